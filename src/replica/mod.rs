@@ -164,6 +164,7 @@ impl<P: Protocol> Core<P> {
                 Input::SentLarge(to) => self.peers.sent_large(to),
                 Input::Durable(durable) => self.on_durable(durable, out),
                 Input::Snapshot(own) => self.on_own_snapshot(&own),
+                Input::Lent(own) => self.transfers.on_lent(&own, now),
                 Input::SnapshotRead { read, bytes } => self.transfers.on_read(read, bytes),
                 Input::Tick => self.on_tick(out),
             }

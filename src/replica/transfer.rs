@@ -84,7 +84,9 @@ pub struct OwnSnapshot {
     pub id: SnapshotId,
     /// The instances executed in its state.
     pub executed: Executed,
-    /// The length in bytes of the part that others get.
+    /// The length in bytes of the part that others get; 0 if others cannot read it, because it
+    /// refers to a state that the machine keeps on disk itself. A copy for others then has a name
+    /// of its own.
     pub bytes: u64,
 }
 
@@ -189,6 +191,11 @@ impl Transfers {
             self.saved_meanwhile = Some(own.executed.clone());
         }
         may
+    }
+
+    /// A copy of an own snapshot was made for others.
+    pub(super) fn on_lent(&mut self, own: &OwnSnapshot, now: Time) {
+        self.server.on_lent(own, now, &mut self.wishes);
     }
 
     /// The bytes that were to be read of an own snapshot.

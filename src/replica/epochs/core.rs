@@ -134,6 +134,7 @@ impl<P: Protocol> Core<P> {
                 },
                 Input::Heard { peer, known } => self.memory.met(peer, known),
                 Input::Snapshot(own) => self.on_own_snapshot(&own),
+                Input::Lent(own) => self.transfers.on_lent(&own, self.view.now),
                 _ => {}
             }
         }

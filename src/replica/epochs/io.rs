@@ -78,6 +78,13 @@ pub enum Input<M> {
         /// The snapshot.
         own: OwnSnapshot,
     },
+    /// As [`replica::Input::Lent`](crate::replica::Input::Lent).
+    Lent {
+        /// The epoch of the list that it was taken with.
+        epoch: u32,
+        /// The snapshot.
+        own: OwnSnapshot,
+    },
     /// What was read for one of [`Output::snapshot_reads`].
     Read {
         /// As it was asked for.

@@ -34,6 +34,7 @@ impl<P: Protocol> Epochs<P> {
                 Input::Heard { peer, known } => self.on_heard(peer, known, &mut ours),
                 Input::SentLarge(to) => ours.push(replica::Input::SentLarge(self.positions(&to))),
                 Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours, out),
+                Input::Lent { epoch, own } => self.on_lent(epoch, own, &mut ours),
                 Input::Read { epoch, read, bytes } => {
                     self.on_read(epoch, read, bytes, &mut ours);
                 }
@@ -107,6 +108,25 @@ impl<P: Protocol> Epochs<P> {
             Stage::Removed(last) if last.next.epoch() == epoch => {
                 last.is_saved = true;
                 last.server.on_own(&own, self.now, &mut last.wishes);
+            }
+            // Of an epoch that is over.
+            _ => {}
+        }
+    }
+
+    fn on_lent(
+        &mut self,
+        epoch: u32,
+        own: OwnSnapshot,
+        ours: &mut Vec<replica::Input<P::Message>>,
+    ) {
+        let present = self.epoch() == Some(epoch);
+        match &mut self.stage {
+            Stage::Member(_) | Stage::Starting(_) if present => {
+                ours.push(replica::Input::Lent(own));
+            }
+            Stage::Removed(last) if last.next.epoch() == epoch => {
+                last.server.on_lent(&own, self.now, &mut last.wishes);
             }
             // Of an epoch that is over.
             _ => {}

@@ -23,11 +23,12 @@ struct Kept {
 
 /// Invariants:
 ///
-/// 1. The newest own snapshot is the last of `kept`.
+/// 1. The newest own snapshot is the last of `kept`, if others can read it.
 /// 2. `waiting` has at most one entry of each replica, and `reads` at most [`WINDOW`].
 #[derive(Debug, Default)]
 pub(in crate::replica) struct Server {
     kept: Vec<Kept>,
+    newest: Option<SnapshotId>,
     /// The replicas that wait for a snapshot, with what it has to hold.
     waiting: Vec<(ReplicaId, Deps)>,
     /// The reads that the driver is working on.
@@ -42,10 +43,30 @@ impl Server {
 
     /// A snapshot of this replica is durable: offers it to the replicas that wait for it.
     pub(in crate::replica) fn on_own(&mut self, own: &OwnSnapshot, now: Time, wish: &mut Wishes) {
+        self.newest = Some(own.id);
+        if own.bytes == 0 {
+            // Those that wait ask again, and then one is made for them.
+            return self.let_go(now);
+        }
+        self.keep(own, None);
+        self.let_go(now);
+        self.offer_to_waiting(own, now, wish);
+    }
+
+    /// A copy of an own snapshot was made for others. It is kept only as long as one reads it.
+    pub(in crate::replica) fn on_lent(&mut self, own: &OwnSnapshot, now: Time, wish: &mut Wishes) {
+        self.keep(own, Some(now));
+        self.offer_to_waiting(own, now, wish);
+    }
+
+    fn keep(&mut self, own: &OwnSnapshot, used: Option<Time>) {
         let executed = own.executed.floor().clone();
         self.kept.retain(|kept| kept.id != own.id);
-        self.kept.push(Kept { id: own.id, executed, bytes: own.bytes, used: None });
-        self.let_go(now);
+        self.kept.push(Kept { id: own.id, executed, bytes: own.bytes, used });
+    }
+
+    /// Offers the snapshot that was kept last.
+    fn offer_to_waiting(&mut self, own: &OwnSnapshot, now: Time, wish: &mut Wishes) {
         for (to, at_least) in std::mem::take(&mut self.waiting) {
             if own.executed.floor().includes(&at_least) {
                 self.offer(self.kept.len() - 1, to, now, wish);
@@ -58,7 +79,7 @@ impl Server {
 
     /// Drops older snapshots that no replica has read for a while.
     pub(in crate::replica) fn let_go(&mut self, now: Time) {
-        let newest = self.kept.last().map(|kept| kept.id);
+        let newest = self.newest;
         self.kept.retain(|kept| {
             Some(kept.id) == newest || kept.used.is_some_and(|used| now.since(used) < LINGER)
         });

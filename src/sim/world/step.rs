@@ -112,7 +112,7 @@ impl<P: Subject> World<'_, P> {
                 }
                 Input::Propose(command) => command.request.sequence,
                 Input::Durable(durable) => durable.position().records(),
-                Input::Snapshot(own) => own.id.0,
+                Input::Snapshot(own) | Input::Lent(own) => own.id.0,
                 Input::SnapshotRead { read, .. } => read.offset,
                 // Never an input here, because the simulated network has no lanes.
                 Input::SentLarge(_) | Input::Tick => continue,
