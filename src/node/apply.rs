@@ -16,10 +16,10 @@ use super::panics::{lock, panic_text};
 use super::pending::{Answer, Waited};
 use super::poison::{self, PoisonedCommand};
 use super::shared::{Lifecycle, ReplicaShared};
-use super::work::{ApplyMetrics, Work};
-use crate::machine::{Applier, Outcome, Refusal, StateMachine, StateView};
+use super::work::{ApplyMetrics, NewCheckpoint, Work};
+use crate::machine::{Applier, DiskFailed, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
-use crate::storage::Trail;
+use crate::storage::{StorageError, Trail};
 use crate::types::{Batch, Command, InstanceId, RequestId, Time};
 
 /// Answers are handed out once they add up to this many bytes, or at the end of a step.
@@ -92,7 +92,10 @@ pub(super) fn run<S: StateMachine>(
     let mut apply = Apply::new(first, shared);
     let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
     if let Err(panic) = ended {
-        shared.fail(apply.doing.fault(panic_text(&*panic)));
+        shared.fail(match panic.downcast::<DiskFailed>() {
+            Ok(failed) => Fault::Storage(StorageError::of_machine("reading", failed.0)),
+            Err(panic) => apply.doing.fault(panic_text(&*panic)),
+        });
     }
     for (left, _) in work.try_iter() {
         left.turn_away(shared.end().1);
@@ -155,13 +158,14 @@ impl<S: StateMachine> Apply<S> {
                     // The receiver may be gone.
                     let _ = sender.send(self.applier.digest());
                 }
-                Work::Checkpoint(deliver) => deliver(self.checkpoint()),
+                Work::Checkpoint(new) => self.checkpoint(*new),
                 Work::Install(applier) => self.install(applier),
                 Work::Reached(sender) => drop(sender.send(())),
                 Work::Restored => self.trail_left = Some(TRAIL),
                 Work::Stop => return,
             }
             self.doing = Doing::Other("waited");
+            self.shared.note_checkpoint_wanted(self.applier.machine().wants_checkpoint());
             self.shared.work_done(bytes);
             // A killed replica must leave what a crashed process leaves, so its trail stays.
             if queue.is_empty()
@@ -187,13 +191,13 @@ impl<S: StateMachine> Apply<S> {
         self.shared.note_sessions(self.applier.sessions());
     }
 
-    /// Makes a view of the state, which another thread writes. Nothing is executed meanwhile.
-    fn checkpoint(&mut self) -> StateView {
+    /// Fixes the state, which another thread writes. Nothing is executed meanwhile.
+    fn checkpoint(&mut self, new: NewCheckpoint) {
         self.doing = Doing::Other("took a snapshot");
         let begun = self.shared.clock.now();
-        let state = self.applier.view();
+        let frozen = self.applier.freeze(new.number, new.lend);
         lock(&self.shared.applied).stall.record(self.shared.clock.now().since(begun));
-        state
+        (new.deliver)(frozen);
     }
 
     fn execute(&mut self, executions: Vec<Execution>) {

@@ -20,7 +20,7 @@ use super::shared::ReplicaShared;
 use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};
-use crate::machine::{MAX_ANSWER, StateMachine};
+use crate::machine::{MAX_ANSWER, Machines, StateMachine};
 use crate::mesh::{Congestion, Credentials, MeshConfig, Resolver, Votes, Wan};
 use crate::protocol::ProtocolKind;
 use crate::replica;
@@ -46,7 +46,7 @@ const LEAST_SEGMENT: usize = 8 << 20;
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct ReplicaBuilder<S> {
-    machine: S,
+    source: Machines<S>,
     id: Option<MemberId>,
     cluster: String,
     protocol: ProtocolKind,
@@ -72,9 +72,9 @@ pub struct ReplicaBuilder<S> {
 }
 
 impl<S: StateMachine> ReplicaBuilder<S> {
-    pub(super) fn new(machine: S) -> ReplicaBuilder<S> {
+    pub(super) fn new(source: Machines<S>) -> ReplicaBuilder<S> {
         ReplicaBuilder {
-            machine,
+            source,
             id: None,
             cluster: "isonomy".to_owned(),
             protocol: ProtocolKind::default(),
@@ -317,7 +317,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             shutdown_patience: self.shutdown_patience,
             session_idle: self.session_idle,
         };
-        let (limits, machine, skip) = (core_limits(&self.limits), self.machine, self.skip);
+        let (limits, source, skip) = (core_limits(&self.limits), self.source, self.skip);
         let before_first_peer = self.before_first_peer;
         let shared_too = Arc::clone(&shared);
         let parts = Parts {
@@ -329,7 +329,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             config,
             data,
             shared: shared_too,
-            machine,
+            source,
             skip,
             before_first_peer,
             queue,
@@ -353,6 +353,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// Where records are kept; `None` if they are not.
     fn take_data(&mut self) -> Result<Option<Data>, StartError> {
         match (self.durability, self.place.take()) {
+            (Durability::Memory, None) if self.source.is_on_disk() => Err(StartError::UnusedSource),
             (Durability::Memory, None) => Ok(None),
             (Durability::Memory, Some(_)) => Err(StartError::UnusedDataDir),
             (durability, None) => Err(StartError::NoDataDir(durability)),

@@ -305,6 +305,23 @@ pub enum StartError {
     /// A directory is set, but no records are to be kept.
     #[error("`data_dir` is set, but `Durability::Memory` keeps nothing: leave out one of them")]
     UnusedDataDir,
+    /// The state machine keeps its state on disk itself, but no records are to be kept.
+    #[error(
+        "the state machine keeps its state on disk itself, which `Durability::Memory` does not"
+    )]
+    UnusedSource,
+    /// The state is in a checkpoint of a state machine that keeps it on disk itself, and this one
+    /// keeps it in memory.
+    #[error(
+        "{directory}: the state is not in the snapshot: it is checkpoint {number} of a state machine \
+         that keeps it on disk itself, and this one keeps it in memory"
+    )]
+    StateOnDisk {
+        /// The directory.
+        directory: String,
+        /// The checkpoint.
+        number: u64,
+    },
     /// The data directory cannot be used.
     #[error("{directory}: {error}")]
     Storage {

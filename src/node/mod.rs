@@ -93,7 +93,7 @@ pub use crate::wire::{Members, Role};
 #[doc(hidden)]
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 
-use crate::machine::{StateMachine, decode, encode};
+use crate::machine::{Given, MachineSource, StateMachine, decode, encode};
 use crate::types::{
     Change, ClientId, Consistency, Era, InstanceId, MemberId, Membership, Numbering, RequestId,
 };
@@ -125,7 +125,13 @@ impl Drop for Inner {
 impl<S: StateMachine> Replica<S> {
     /// Builds a replica of `machine`: configure it and start it.
     pub fn builder(machine: S) -> ReplicaBuilder<S> {
-        ReplicaBuilder::new(machine)
+        ReplicaBuilder::new(Arc::new(Given::new(machine)))
+    }
+
+    /// Builds a replica whose state machine keeps its state on disk itself. Its machines come from
+    /// `source`, at the start and when another replica's state arrives.
+    pub fn builder_from(source: impl MachineSource<Machine = S>) -> ReplicaBuilder<S> {
+        ReplicaBuilder::new(Arc::new(source))
     }
 
     /// Executes a command and returns its output. Linearizable: every later read, at any replica,

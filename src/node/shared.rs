@@ -103,6 +103,8 @@ pub(super) struct ReplicaShared {
     pub(super) connected: watch::Sender<BTreeSet<MemberId>>,
     /// Clients' requests that could not be decoded.
     pub(super) bad_requests: AtomicU64,
+    /// The state machine wants a checkpoint soon.
+    checkpoint_wanted: AtomicBool,
     /// The log has no room for another segment.
     space_low: AtomicBool,
     /// The log has no room for the records it was given.
@@ -154,6 +156,7 @@ impl ReplicaShared {
             list: watch::Sender::new(None),
             connected: watch::Sender::new(BTreeSet::new()),
             bad_requests: AtomicU64::new(0),
+            checkpoint_wanted: AtomicBool::new(false),
             space_low: AtomicBool::new(false),
             waits_for_room: AtomicBool::new(false),
             quorum_lost: AtomicBool::new(false),
@@ -310,6 +313,19 @@ impl ReplicaShared {
         let bytes = work.weight().bytes;
         self.work_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.work.send((work, bytes)).is_ok()
+    }
+
+    /// Notes whether the state machine wants a checkpoint, and wakes the core if that is new.
+    pub(super) fn note_checkpoint_wanted(&self, wanted: bool) {
+        if self.checkpoint_wanted.load(Ordering::Relaxed) != wanted {
+            self.checkpoint_wanted.store(wanted, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether the state machine wants a checkpoint.
+    pub(super) fn is_checkpoint_wanted(&self) -> bool {
+        self.checkpoint_wanted.load(Ordering::Relaxed)
     }
 
     /// The apply thread has finished work of this many bytes.

@@ -8,6 +8,7 @@
 //! because from then on other replicas can hear this one.
 
 mod replay;
+mod state;
 mod words;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use replay::Replay;
+use state::open_new;
 use words::{say_end, say_privacy};
 
 use super::apply;
@@ -38,16 +40,16 @@ use super::shared::ReplicaShared;
 use super::snapshot::{First, Readable, SnapshotStore, Snapshots, Where};
 use super::status::NodeProtocol;
 use super::work::Work;
-use crate::machine::{Applier, StateMachine};
+use crate::machine::{Applier, Machines, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::epochs::{self, Epochs};
 use crate::replica::{self, OwnSnapshot};
 use crate::storage::{
     Disk, FileDisk, LastCommand, LogOptions, MemoryLog, Opening, SnapshotInfo, SnapshotOptions,
-    StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
+    Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
 use crate::types::{Address, Member, MemberId, Membership, RequestId, Settings, UnsupportedSize};
-use crate::wire::{self, Front, ReadSnapshotError, ServerInfo, SnapshotDecoder, SnapshotEnd};
+use crate::wire::ServerInfo;
 
 /// Where records are kept.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ pub(super) struct Parts<S> {
     /// `None` if everything is kept in memory.
     pub(super) data: Option<Data>,
     pub(super) shared: Arc<ReplicaShared>,
-    pub(super) machine: S,
+    pub(super) source: Machines<S>,
     /// Requests that the operator has excluded from execution.
     pub(super) skip: BTreeSet<RequestId>,
     pub(super) before_first_peer: Option<BeforeFirstPeer>,
@@ -127,7 +129,7 @@ where
 
     fn start(self) -> Result<Running<P>, StartError> {
         let Parts { pace, members, joins, settings, limits, .. } = self.parts;
-        let Parts { mut config, data, shared, machine, skip, before_first_peer, queue, .. } =
+        let Parts { mut config, data, shared, source, skip, before_first_peer, queue, .. } =
             self.parts;
         if let Some(request) = skip.iter().find(|it| it.client.is_internal()) {
             return Err(StartError::CannotSkip { request: *request });
@@ -149,15 +151,14 @@ where
         let mut out = replica::Output::default();
         let (kept, first) = match kept {
             Some(kept) => {
-                let (begun, applier) = kept.begin(&mut epochs, &first_list, &mut out)?;
-                let applier = applier.unwrap_or_else(|| Applier::new(machine));
+                let (begun, applier) = kept.begin(&*source, &mut epochs, &first_list, &mut out)?;
                 let applier = applier.keyed(shared.content_key);
                 let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
                 config.terms.skipped = skipped_hash(&skipped);
                 (Some(begun), apply::First { applier, skipped, trail })
             }
             None => {
-                let applier = Applier::new(machine).keyed(shared.content_key);
+                let applier = Applier::new(open_new(&*source)?).keyed(shared.content_key);
                 config.terms.skipped = skipped_hash(&skip);
                 (None, apply::First { applier, skipped: skip, trail: None })
             }
@@ -174,10 +175,11 @@ where
                     journal: Journal::Memory(MemoryLog::new()),
                     kept_snapshots: SnapshotStore::Memory,
                     first: None,
+                    next: 0,
                     register: in_memory,
                 },
             };
-            restarted.connect::<S>(epochs, first_list, config, pace, &shared, &runtime)
+            restarted.connect(&source, epochs, first_list, (config, pace), &shared, &runtime)
         };
         match begin() {
             Ok(runner) => Ok(Running { runtime, runner, apply }),
@@ -222,6 +224,8 @@ struct Kept {
 struct Begun {
     kept: Kept,
     first: Option<FirstSnapshot>,
+    /// The number of the state machine's next checkpoint.
+    next: u64,
 }
 
 /// The snapshot that a replica starts from.
@@ -238,6 +242,7 @@ struct Restarted<P: NodeProtocol> {
     journal: Journal,
     kept_snapshots: SnapshotStore,
     first: Option<First>,
+    next: u64,
     register: Register,
 }
 
@@ -245,22 +250,23 @@ impl<P: NodeProtocol> Restarted<P> {
     /// Starts everything that the core drives; the network last.
     fn connect<S: StateMachine>(
         self,
+        source: &Machines<S>,
         epochs: Epochs<P>,
         first_list: Membership,
-        mut config: MeshConfig,
-        pace: Pace,
+        (mut config, pace): (MeshConfig, Pace),
         shared: &Arc<ReplicaShared>,
         runtime: &Runtime,
     ) -> Result<Runner<P>, StartError> {
-        let Restarted { out, journal, kept_snapshots, first, register } = self;
+        let Restarted { out, journal, kept_snapshots, first, next, register } = self;
         (config.presence, config.origin) = (register.presence(), register.origin());
         // One that waits to be made a member knows only those that it was told of.
         if epochs.lists().next().is_some() {
             config.peers = epochs.reaches();
         }
         let cluster = config.cluster.clone();
-        let place = Where { cluster, replicas: first_list.len(), store: kept_snapshots };
-        let snapshots = Snapshots::start::<S>(place, first, shared)?;
+        let replicas = first_list.len();
+        let place = Where { cluster, replicas, store: kept_snapshots, next };
+        let snapshots = Snapshots::start(place, first, source, shared)?;
         let info = ServerInfo {
             cluster: config.cluster.clone(),
             replica: config.id,
@@ -343,48 +349,6 @@ impl Kept {
         let kept = &self.opening.identity.members;
         if kept.is_empty() { members } else { kept }
     }
-
-    /// Restores the core and the state machine from the newest snapshot. `first_list` is the list
-    /// of the first epoch, as it is configured.
-    fn begin<S: StateMachine, P: NodeProtocol>(
-        mut self,
-        epochs: &mut Epochs<P>,
-        first_list: &Membership,
-        out: &mut replica::Output<P::Message, P::Record>,
-    ) -> Result<(Begun, Option<Applier<S>>), StartError> {
-        let Some(reader) = &mut self.opening.snapshot else {
-            return Ok((Begun { kept: self, first: None }, None));
-        };
-        let info = reader.info().clone();
-        let failed = |error| StartError::Storage { directory: self.name.clone(), error };
-        // The checksums are right, so the writer wrote something that this version cannot decode.
-        let wrong =
-            |what: String| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
-        let say = |error: ReadSnapshotError<StorageError>| {
-            failed(error.either(|error| wrong(error.to_string())))
-        };
-        let limits = wire::Limits::new(first_list.len());
-        let mut decoder = SnapshotDecoder::new(|| reader.next_chunk());
-        let front = decoder.front::<P::Snapshot>(&self.cluster, &limits).map_err(say)?;
-        let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
-        let applier = applier.map_err(|error| failed(wrong(error.to_string())))?;
-        let Front { list, executed, shared } = front;
-        let list = list.unwrap_or_else(|| first_list.clone());
-        let (epoch, limits) = (list.epoch(), limits.of(Some(&list)));
-        epochs.restore_snapshot(list, shared, &executed, info.position);
-        let mut restored = Ok(());
-        let restore = |record: replica::Record<P::Record>| {
-            if restored.is_ok() {
-                restored = epochs.restore(epoch, epochs::Record::Core(record), out);
-            }
-        };
-        let end = decoder.own(&limits, restore);
-        let SnapshotEnd { id, bytes, state_bytes } = end.map_err(say)?;
-        restored.map_err(|error| failed(wrong(error.to_string())))?;
-        let own = OwnSnapshot { id, executed, bytes };
-        let first = Some(FirstSnapshot { epoch, own, info, state_bytes });
-        Ok((Begun { kept: self, first }, Some(applier)))
-    }
 }
 
 impl Kept {
@@ -438,7 +402,7 @@ impl Begun {
         shared: &Arc<ReplicaShared>,
         out: &mut replica::Output<P::Message, P::Record>,
     ) -> Result<Restarted<P>, StartError> {
-        let Begun { kept: Kept { opening, name, log, disk, .. }, first } = self;
+        let Begun { kept: Kept { opening, name, log, disk, .. }, first, next } = self;
         let failed = |error| StartError::Storage { directory: name.clone(), error };
         let mut replay = Replay::new(epochs, shared, out);
         replay.restored.snapshot_bytes = first.as_ref().map_or(0, |first| first.info.bytes);
@@ -462,7 +426,8 @@ impl Begun {
         epochs.resume(shared.clock.now(), durable, &mut out);
         let first = match (first, store.snapshots.newest().map_err(failed)?) {
             (Some(FirstSnapshot { epoch, own, info, state_bytes }), Some(reader)) => {
-                Some(First { epoch, own, info, readable: Readable::File(reader), state_bytes })
+                let readable = (own.bytes > 0).then_some(Readable::File(reader));
+                Some(First { epoch, own, info, readable, state_bytes })
             }
             _ => None,
         };
@@ -471,6 +436,7 @@ impl Begun {
         let register = Register::on_disk(store.identity, Arc::clone(&disk), memory);
         let kept_snapshots = SnapshotStore::Disk { snapshots: store.snapshots, disk, leave_free };
         let journal = Journal::start(store.log, log.durability, restored, shared);
-        Ok(Restarted { out, journal: journal.map_err(failed)?, kept_snapshots, first, register })
+        let journal = journal.map_err(failed)?;
+        Ok(Restarted { out, journal, kept_snapshots, first, next, register })
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::error::ProposeError;
 use super::latency::Latency;
 use super::pending::Waiter;
-use crate::machine::StateView;
+use crate::machine::Frozen;
 use crate::replica::Execution;
 use crate::types::Command;
 
@@ -23,8 +23,8 @@ pub(super) enum Work {
     /// Boxed to keep this enum small: the other variants are a few words long.
     Read(Bytes, Box<Waiter>),
     Digest(oneshot::Sender<u64>),
-    /// Makes a view of the current state for a snapshot.
-    Checkpoint(Box<dyn FnOnce(StateView) + Send>),
+    /// Fixes the current state for a snapshot.
+    Checkpoint(Box<NewCheckpoint>),
     /// Replaces the state with another replica's: an `Applier` of the same machine.
     Install(Box<dyn Any + Send>),
     /// Reports that all earlier work is done.
@@ -32,6 +32,16 @@ pub(super) enum Work {
     /// The log has been read.
     Restored,
     Stop,
+}
+
+/// A snapshot to be taken of the state.
+pub(super) struct NewCheckpoint {
+    /// The number of the checkpoint, if the machine keeps its state on disk itself. `None` if the
+    /// replica has no disk.
+    pub(super) number: Option<u64>,
+    /// Another replica wants to read it.
+    pub(super) lend: bool,
+    pub(super) deliver: Box<dyn FnOnce(Frozen) + Send>,
 }
 
 /// The amount of work.

@@ -132,6 +132,11 @@ impl StorageError {
         }
     }
 
+    /// The state machine's own disk has failed.
+    pub(crate) fn of_machine(action: &'static str, error: io::Error) -> StorageError {
+        StorageError::io(action, "the state machine's own state", error)
+    }
+
     /// A failed flush, for any reason. What it was to write is in doubt, even if there is room
     /// later.
     pub(super) fn flush(file: &str, error: io::Error) -> StorageError {

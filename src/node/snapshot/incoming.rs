@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tracing::info;
 
 use super::store::SnapshotStore;
-use crate::machine::{Applier, StateMachine};
+use crate::machine::{Applier, MachineSource, StateMachine};
 use crate::node::panics::panic_text;
 use crate::node::shared::ReplicaShared;
 use crate::replica::SnapshotId;
@@ -105,16 +105,17 @@ impl Incoming {
     pub(super) fn build<S: StateMachine, H: Wire>(
         self,
         home: &Home<'_>,
+        source: &dyn MachineSource<Machine = S>,
     ) -> Result<Arrived<H>, String> {
         let Incoming { id, held, .. } = self;
         match held {
             Held::File(mut file) => {
                 let mut reader = file.read().map_err(|error| error.to_string())?;
-                restore::<S, H, _>(home, id, || reader.next_chunk())
+                restore::<S, H, _>((home, source), id, || reader.next_chunk())
             }
             Held::Memory(bytes) => {
                 let mut bytes = Some(Bytes::from(bytes));
-                restore::<S, H, _>(home, id, || Ok::<_, Infallible>(bytes.take()))
+                restore::<S, H, _>((home, source), id, || Ok::<_, Infallible>(bytes.take()))
             }
             Held::Lost(error) => Err(format!("it could not be stored: {error}")),
         }
@@ -122,7 +123,7 @@ impl Incoming {
 }
 
 fn restore<S: StateMachine, H: Wire, E: Display>(
-    home: &Home<'_>,
+    (home, machines): (&Home<'_>, &dyn MachineSource<Machine = S>),
     id: SnapshotId,
     source: impl FnMut() -> Result<Option<Bytes>, E>,
 ) -> Result<Arrived<H>, String> {
@@ -132,10 +133,11 @@ fn restore<S: StateMachine, H: Wire, E: Display>(
     let mut decoder = SnapshotDecoder::new(source);
     let front = decoder.front::<H>(home.cluster, home.limits).map_err(say)?;
     let restored = decoder.state(|from| {
-        let restored = catch_unwind(AssertUnwindSafe(|| Applier::<S>::restore_from(from)));
+        let restored =
+            catch_unwind(AssertUnwindSafe(|| Applier::restore_in(machines, from, false)));
         restored.map_err(|panic| format!("the state machine panicked: {}", panic_text(&*panic)))
     });
-    let applier = restored.map_err(say)??.map_err(|error| error.to_string())?;
+    let applier = restored.map_err(say)??.map_err(|error| error.to_string())?.applier;
     let bytes = decoder.end(id).map_err(say)?.bytes;
     let took = clock.now().since(begun);
     info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");

@@ -9,7 +9,10 @@
 //! it counts only once the log begins at its position (`storage::Lineage`).
 
 mod attempts;
+mod due;
+mod encode;
 mod incoming;
+mod lend;
 mod store;
 mod worker;
 
@@ -21,7 +24,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use tracing::{info, warn};
 
-use crate::machine::StateMachine;
+use crate::machine::{Frozen, Machines, StateMachine};
 use crate::node::error::SnapshotError;
 use crate::node::journal::Journal;
 use crate::node::metrics::SnapshotMetrics;
@@ -29,7 +32,7 @@ use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
 use crate::node::shared::{Asker, ReplicaShared};
 use crate::node::status::NodeProtocol;
-use crate::node::work::Work;
+use crate::node::work::{NewCheckpoint, Work};
 use crate::replica::epochs::{Epochs, Input, Output};
 use crate::replica::{OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
@@ -42,8 +45,8 @@ pub(super) use store::SnapshotStore;
 pub(super) use worker::Readable;
 use worker::{NewSnapshot, News, Room, SnapshotWorker, Task};
 
-/// The shortest time between two snapshots that are taken because many decisions are kept.
-const PAUSE: Duration = Duration::from_secs(10);
+/// The wait after a copy for others could not be written.
+const LEND_PAUSE: Duration = Duration::from_secs(60);
 
 /// The progress of an own snapshot.
 enum Stage {
@@ -79,6 +82,14 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     attempts: Attempts,
     /// Another replica waits for a snapshot.
     wanted: bool,
+    /// The number of the next checkpoint of a state machine that keeps its state on disk itself;
+    /// `None` without a disk.
+    numbers: Option<u64>,
+    /// A copy for others is to follow the snapshot under way.
+    lends: bool,
+    /// A copy for others is being made.
+    lending: bool,
+    lend_not_before: Time,
     /// Whether the state came from another replica.
     lineage: Lineage,
     /// How many were taken since the disk became almost full.
@@ -107,7 +118,8 @@ pub(super) struct First {
     pub(super) epoch: u32,
     pub(super) own: OwnSnapshot,
     pub(super) info: SnapshotInfo,
-    pub(super) readable: Readable,
+    /// `None` if others cannot read it.
+    pub(super) readable: Option<Readable>,
     /// The length of its state.
     pub(super) state_bytes: u64,
 }
@@ -117,6 +129,8 @@ pub(super) struct Where {
     pub(super) cluster: String,
     pub(super) replicas: usize,
     pub(super) store: SnapshotStore,
+    /// The number of the next checkpoint of the state machine.
+    pub(super) next: u64,
 }
 
 impl<P: NodeProtocol> Snapshots<P> {
@@ -124,9 +138,12 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn start<S: StateMachine>(
         place: Where,
         first: Option<First>,
+        source: &Machines<S>,
         shared: &Arc<ReplicaShared>,
     ) -> std::io::Result<Snapshots<P>> {
-        let Where { cluster, replicas, store } = place;
+        let Where { cluster, replicas, store, next } = place;
+        let numbers =
+            (source.is_on_disk() && !matches!(store, SnapshotStore::Memory)).then_some(next);
         let (tasks, work) = unbounded();
         let (tell, news) = unbounded();
         let kept = match &store {
@@ -149,12 +166,13 @@ impl<P: NodeProtocol> Snapshots<P> {
         if let Some(first) = first {
             (metrics.position, metrics.bytes) = (first.info.position.records(), first.info.bytes);
             offered.push(first.own.id);
-            readable = Some((first.own.id, first.readable));
+            readable = first.readable.map(|readable| (first.own.id, readable));
             inputs.push(Input::Saved { epoch: first.epoch, own: first.own });
             state_bytes = first.state_bytes;
         }
         let thread = thread::Builder::new().name(format!("isonomy-{}-keep", shared.id));
-        let thread = thread.spawn(move || worker.run::<S>(readable))?;
+        let source = Arc::clone(source);
+        let thread = thread.spawn(move || worker.run(&*source, readable))?;
         Ok(Snapshots {
             tasks,
             news,
@@ -168,6 +186,10 @@ impl<P: NodeProtocol> Snapshots<P> {
             begun: Time::ZERO,
             attempts: Attempts::new(),
             wanted: false,
+            numbers,
+            lends: false,
+            lending: false,
+            lend_not_before: Time::ZERO,
             lineage: Lineage::default(),
             while_low: 0,
             log_bytes: 0,
@@ -209,6 +231,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                     self.stage = Stage::Written(position);
                 }
                 News::Taken(own, info) => self.taken(now, own, info, journal),
+                News::Lent(epoch, own) => self.lent(now, epoch, own),
                 News::Failed(error) => self.failed(now, &error),
                 News::Read(epoch, read, bytes) => {
                     self.inputs.push(Input::Read { epoch, read, bytes });
@@ -276,6 +299,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
         self.stage = Stage::Idle;
+        self.lending = std::mem::take(&mut self.lends) && own.bytes == 0;
         self.attempts.succeeded();
         self.reminder.is_over();
         self.while_low += u32::from(self.attempts.room() == Room::All);
@@ -286,8 +310,9 @@ impl<P: NodeProtocol> Snapshots<P> {
                 us = %self.shared.id, position = position.records(), bytes,
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
-            // If room is short, the log is not kept for an older snapshot to fall back on.
-            let short = self.attempts.room() == Room::All;
+            // If room is short, the log is not kept for an older snapshot to fall back on. Nor is it
+            // if others cannot read this one: the machine has moved on with it.
+            let short = self.attempts.room() == Room::All || own.bytes == 0;
             let floor = if short { position } else { store.log_floor() };
             let cut = self.lineage.finish(position, floor);
             journal.truncate(cut.to);
@@ -307,6 +332,18 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
     }
 
+    /// A copy for others was made, or came to nothing.
+    fn lent(&mut self, now: Time, epoch: u32, own: Option<OwnSnapshot>) {
+        self.lending = false;
+        match own {
+            Some(own) => {
+                self.offered.push(own.id);
+                self.inputs.push(Input::Lent { epoch, own });
+            }
+            None => self.lend_not_before = now + LEND_PAUSE,
+        }
+    }
+
     /// A failed snapshot does not stop the replica, because the log continues. It is tried again.
     fn failed(&mut self, now: Time, error: &SnapshotError) {
         if let Some(left_out) = self.reminder.is_due(now, &error.to_string()) {
@@ -315,6 +352,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
+        self.wanted |= std::mem::take(&mut self.lends);
         self.lineage.fail();
         self.attempts.failed(now);
         self.askers.drain(..).for_each(|asker| drop(asker.send(Err(error.clone()))));
@@ -362,70 +400,12 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.attempts = Attempts::new();
     }
 
-    /// Whether to begin a snapshot, and how much of the disk it may take. Somebody wants one, the
-    /// disk is almost full, the log has grown, or much is kept for others.
-    fn is_due(&mut self, now: Time, epochs: &Epochs<P>, journal: &Journal) -> Option<Room> {
-        let kept = epochs.kept_bytes();
-        self.least_kept = self.least_kept.min(kept);
-        if !self.can_begin(journal) {
-            return None;
-        }
-        if self.must_make_room(now, journal) {
-            return Some(Room::All);
-        }
-        let room = if self.shared.space_is_low() { Room::All } else { Room::Spare };
-        if !self.next_askers.is_empty() {
-            return Some(room);
-        }
-        // At least as much log as state, so that a large state is not written too often.
-        let limits = &self.shared.limits;
-        let every = limits.snapshot_every.max(self.state_bytes);
-        let grown = match &self.store {
-            Some(_) => journal.log_bytes() - self.log_bytes >= every,
-            // In memory, snapshots are for others only; anything outside a snapshot is kept for
-            // them.
-            None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
-        };
-        // Only a snapshot releases what is kept. Without one, clients would be refused.
-        let filling = kept >= limits.kept_bytes / 2
-            && journal.log_bytes() > self.log_bytes
-            && now >= self.begun + PAUSE;
-        let due = self.wanted || self.lineage.is_foreign() || grown || filling;
-        (due && self.attempts.may_begin(now, room)).then_some(room)
-    }
-
-    /// Whether no snapshot is under way, and a new one would not depend on an empty log. A log that
-    /// begins at 0 looks like that of a new directory. Suppose the first snapshot after an
-    /// installed state were damaged there: the next life would silently start from nothing.
-    fn can_begin(&self, journal: &Journal) -> bool {
-        let untold = self.lineage.is_foreign() && journal.is_new();
-        matches!(self.stage, Stage::Idle) && !untold && self.has_state
-    }
-
     /// Notes whether there is a state to take a snapshot of.
     pub(super) fn note_state(&mut self, has_state: bool) {
         self.has_state = has_state;
         let askers = if has_state { Vec::new() } else { std::mem::take(&mut self.next_askers) };
         // The receivers may be gone.
         askers.into_iter().for_each(|it| drop(it.send(Err(SnapshotError::NoState))));
-    }
-
-    /// Whether to begin a snapshot at once because the disk is almost full.
-    pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
-        let may = self.attempts.may_begin(now, Room::All);
-        self.can_begin(journal) && self.is_short_of_room(journal) && may
-    }
-
-    /// Whether the disk is almost full and a snapshot may help, by releasing the log before it.
-    fn is_short_of_room(&mut self, journal: &Journal) -> bool {
-        if self.store.is_none() || !self.shared.space_is_low() {
-            self.while_low = 0;
-            return false;
-        }
-        let grown = journal.log_bytes() - self.log_bytes;
-        let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
-        // After the first one, a large state is not written again for little gain.
-        self.while_low == 0 || grown >= half_a_segment.max(self.state_bytes)
     }
 
     /// Begins a snapshot if it is time, and returns the apply thread's part of it. Everything that
@@ -443,7 +423,9 @@ impl<P: NodeProtocol> Snapshots<P> {
         let (list, mut checkpoint) = epochs.checkpoint()?;
         self.epoch = list.epoch();
         self.metrics.core_stall.record(clock.now().since(begun));
-        self.wanted = false;
+        let wanted = self.is_wanted(now);
+        self.wanted &= !wanted;
+        self.lends = wanted && self.numbers.is_some();
         self.log_bytes = journal.log_bytes();
         self.least_kept = epochs.kept_bytes();
         self.begun = now;
@@ -457,11 +439,14 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
         self.attempts.began(room);
         let (tasks, before) = (self.tasks.clone(), self.state_bytes);
-        Some(Work::Checkpoint(Box::new(move |state| {
+        let (number, lend) = (self.numbers, self.lends);
+        self.numbers = number.map(|number| number + 1);
+        let deliver = Box::new(move |state: Frozen| {
             let bytes = state.machine_bytes().unwrap_or(before);
             let snapshot = NewSnapshot { list, checkpoint, state, bytes, room };
             let _ = tasks.send(Task::Write(Box::new(snapshot)));
-        })))
+        });
+        Some(Work::Checkpoint(Box::new(NewCheckpoint { number, lend, deliver })))
     }
 
     /// Releases snapshots that no replica reads any more.

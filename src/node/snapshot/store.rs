@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::storage::{Disk, Snapshots, StorageError};
 
 /// Where snapshots are stored.
+#[derive(Clone)]
 pub(in crate::node) enum SnapshotStore {
     /// In memory, only for other replicas.
     Memory,

@@ -3,27 +3,32 @@
 //! stores and builds (`incoming`) those that others send. The parent module, on the core thread,
 //! decides; the worker does the work.
 
-use std::cell::Cell;
+mod on_disk;
+
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::{Receiver, Sender, never, select};
 use tracing::warn;
 
+use on_disk::MachinePart;
+
+use super::encode::encode;
 use super::incoming::{Arrived, Home, Incoming};
+use super::lend::{Lent, Loan};
 use super::store::{SnapshotStore, spare};
-use crate::machine::{StateMachine, StateView};
+use crate::machine::{Frozen, MachineSource, StateMachine, write_reference};
 use crate::node::error::{Fault, SnapshotError};
 use crate::node::panics::panic_text;
 use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{SnapshotInfo, SnapshotReader, SnapshotWriter, StorageError};
 use crate::types::Membership;
-use crate::wire::{self, Encoded, Wire, WriteSnapshotError, encode_snapshot};
+use crate::wire::{self, Encoded, Wire};
 
 /// Snapshots are written in pieces of this many bytes. Between two pieces, others' reads are
 /// answered.
@@ -54,8 +59,8 @@ pub(in crate::node) struct NewSnapshot<H, R> {
     /// The list of its epoch.
     pub(in crate::node) list: Membership,
     pub(in crate::node) checkpoint: Checkpoint<H, R>,
-    pub(in crate::node) state: StateView,
-    /// About the length of the state.
+    pub(in crate::node) state: Frozen,
+    /// About the length of the state in it.
     pub(in crate::node) bytes: u64,
     pub(in crate::node) room: Room,
 }
@@ -72,8 +77,12 @@ pub(in crate::node) enum Room {
 
 /// The result of a task.
 pub(in crate::node) enum News<H> {
-    Written { state_bytes: u64 },
+    Written {
+        state_bytes: u64,
+    },
     Taken(OwnSnapshot, Option<SnapshotInfo>),
+    /// A copy for others was made, or came to nothing.
+    Lent(u32, Option<OwnSnapshot>),
     Failed(SnapshotError),
     Read(u32, SnapshotRead, Option<Bytes>),
     Arrived(Box<Arrived<H>>),
@@ -87,9 +96,11 @@ pub(in crate::node) enum Readable {
 }
 
 /// A snapshot that is written except for its end.
-enum Written {
+enum Written<H, R> {
     Memory(OwnSnapshot, Bytes),
     File(OwnSnapshot, SnapshotWriter, Room),
+    /// It refers to the machine's part.
+    Reference(OwnSnapshot, SnapshotWriter, MachinePart<H, R>),
 }
 
 /// Everything the thread works with.
@@ -109,23 +120,38 @@ struct Work<H, R> {
     worker: SnapshotWorker<H, R>,
     /// Tasks that arrived during another one.
     later: VecDeque<Task<H, R>>,
-    written: Option<Written>,
+    written: Option<Written<H, R>>,
+    /// A copy for others that is being made.
+    lent: Receiver<Lent>,
+    /// One to be begun.
+    loan: Option<Loan<H, R>>,
     readable: Vec<(SnapshotId, Readable)>,
     incoming: Option<Incoming>,
 }
 
-impl<H: Wire, R: Wire> SnapshotWorker<H, R> {
+impl<H, R> SnapshotWorker<H, R>
+where
+    H: Wire + Send + 'static,
+    R: Wire + Send + 'static,
+{
     /// Works until the task channel closes. `first` is the snapshot that the replica started from.
-    pub(in crate::node) fn run<S: StateMachine>(self, first: Option<(SnapshotId, Readable)>) {
+    /// Other replicas' states become machines of `source`.
+    pub(in crate::node) fn run<S: StateMachine>(
+        self,
+        source: &dyn MachineSource<Machine = S>,
+        first: Option<(SnapshotId, Readable)>,
+    ) {
         let shared = Arc::clone(&self.shared);
         let mut work = Work {
             worker: self,
             later: VecDeque::new(),
             written: None,
+            lent: never(),
+            loan: None,
             readable: first.into_iter().collect(),
             incoming: None,
         };
-        let ended = catch_unwind(AssertUnwindSafe(|| work.run::<S>()));
+        let ended = catch_unwind(AssertUnwindSafe(|| work.run(source)));
         if let Err(panic) = ended {
             let panic = panic_text(&*panic);
             shared.fail(Fault::Bug(format!("the snapshot worker panicked: {panic}")));
@@ -133,14 +159,22 @@ impl<H: Wire, R: Wire> SnapshotWorker<H, R> {
     }
 }
 
-impl<H: Wire, R: Wire> Work<H, R> {
-    fn run<S: StateMachine>(&mut self) {
+impl<H, R> Work<H, R>
+where
+    H: Wire + Send + 'static,
+    R: Wire + Send + 'static,
+{
+    fn run<S: StateMachine>(&mut self, source: &dyn MachineSource<Machine = S>) {
         loop {
-            let task = self.later.pop_front();
-            let Some(task) = task.or_else(|| self.worker.tasks.recv().ok()) else { return };
-            if self.is_over() {
-                return;
-            }
+            let next = self.later.pop_front().map_or_else(|| self.next(), |task| Some(Ok(task)));
+            let Some(next) = next.filter(|_| !self.is_over()) else { return };
+            let task = match next {
+                Ok(task) => task,
+                Err(lent) => {
+                    self.lent(lent);
+                    continue;
+                }
+            };
             match task {
                 Task::Write(snapshot) => match self.write(*snapshot) {
                     Ok((written, state_bytes)) => {
@@ -152,13 +186,22 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 Task::Finish => {
                     let news = self.finish().map_err(SnapshotError::Failed);
                     self.tell(news.unwrap_or_else(News::Failed));
+                    self.lend();
                 }
                 Task::GiveUp => self.written = None,
                 Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Read(epoch, read) => self.answer(epoch, read),
                 Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
-                Task::Arrival(arrival) => self.arrive::<S>(arrival),
+                Task::Arrival(arrival) => self.arrive(source, arrival),
             }
+        }
+    }
+
+    /// The next task, or a copy for others; nothing when there will be no more tasks.
+    fn next(&self) -> Option<Result<Task<H, R>, Lent>> {
+        select! {
+            recv(self.worker.tasks) -> task => task.ok().map(Ok),
+            recv(self.lent) -> lent => lent.ok().map(Err),
         }
     }
 
@@ -175,7 +218,10 @@ impl<H: Wire, R: Wire> Work<H, R> {
     }
 
     /// Writes a snapshot except for its end. Returns the length of its state, too.
-    fn write(&mut self, snapshot: NewSnapshot<H, R>) -> Result<(Written, u64), SnapshotError> {
+    fn write(
+        &mut self,
+        snapshot: NewSnapshot<H, R>,
+    ) -> Result<(Written<H, R>, u64), SnapshotError> {
         let NewSnapshot { list, checkpoint, state, bytes, room } = snapshot;
         // Drop an earlier failed attempt first, because it takes space.
         self.written = None;
@@ -184,6 +230,10 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let writer = match &self.worker.store {
             SnapshotStore::Memory => {
                 let mut all = Vec::new();
+                let Frozen::Whole(state) = state else {
+                    unreachable!("without a disk no number is given to freeze by")
+                };
+                let state = |to: &mut dyn io::Write| state.write_to(to);
                 let Encoded { own, state_bytes } = encode(of, &checkpoint, state, |bytes| {
                     self.look_up()?;
                     all.extend_from_slice(bytes);
@@ -206,14 +256,32 @@ impl<H: Wire, R: Wire> Work<H, R> {
             }
         };
         let mut writer = writer?;
-        let Encoded { own, state_bytes } = encode(of, &checkpoint, state, |bytes| {
+        let mut write = |bytes: &[u8]| {
             bytes.chunks(PIECE).try_for_each(|piece| {
                 self.look_up()?;
                 self.find_room(room, piece.len() as u64)?;
                 writer.write(piece)
             })
-        })?;
-        Ok((Written::File(own, writer, room), state_bytes))
+        };
+        match state {
+            Frozen::Whole(state) => {
+                let state = |to: &mut dyn io::Write| state.write_to(to);
+                let Encoded { own, state_bytes } = encode(of, &checkpoint, state, &mut write)?;
+                Ok((Written::File(own, writer, room), state_bytes))
+            }
+            Frozen::OnDisk { sessions, number, checkpoint: part, lent } => {
+                let state = |to: &mut dyn io::Write| write_reference(&sessions, number, to);
+                let Encoded { own, state_bytes } = encode(of, &checkpoint, state, &mut write)?;
+                // Others cannot follow the reference.
+                let own = OwnSnapshot { bytes: 0, ..own };
+                let loan = lent.map(|view| {
+                    let checkpoint = Checkpoint { own: Vec::new(), ..checkpoint };
+                    Loan { list, checkpoint, view }
+                });
+                let part = MachinePart { number, checkpoint: part, loan };
+                Ok((Written::Reference(own, writer, part), state_bytes))
+            }
+        }
     }
 
     /// Whether the disk has room for this many bytes of a snapshot. If it has not, a snapshot that
@@ -266,6 +334,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         *arrival != Arrival::Complete && !self.later.iter().any(waits)
     }
 
+    /// Makes what is written count.
     fn finish(&mut self) -> Result<News<H>, StorageError> {
         let written = self.written.take().expect("only what is written is finished");
         let (own, info, readable) = match written {
@@ -280,6 +349,10 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 }
                 let newest = snapshots.newest()?.expect("it was just finished");
                 (own, Some(info), Readable::File(newest))
+            }
+            Written::Reference(own, writer, part) => {
+                let info = self.finish_reference(writer, part)?;
+                return Ok(News::Taken(own, Some(info)));
             }
         };
         self.readable.retain(|(id, _)| *id != own.id);
@@ -299,7 +372,11 @@ impl<H: Wire, R: Wire> Work<H, R> {
         self.tell(News::Read(epoch, read, bytes));
     }
 
-    fn arrive<S: StateMachine>(&mut self, arrival: Arrival) {
+    fn arrive<S: StateMachine>(
+        &mut self,
+        source: &dyn MachineSource<Machine = S>,
+        arrival: Arrival,
+    ) {
         if arrival != Arrival::Complete {
             return self.take_in(arrival);
         }
@@ -307,7 +384,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let Some(incoming) = self.incoming.take() else { return self.tell(News::Useless) };
         let bytes = incoming.bytes();
         // This also removes its file. An own snapshot follows at once, and needs the room.
-        let news = match incoming.build::<S, H>(&self.home()) {
+        let news = match incoming.build::<S, H>(&self.home(), source) {
             Ok(arrived) => News::Arrived(Box::new(arrived)),
             Err(why) => {
                 let us = self.worker.shared.id;
@@ -340,35 +417,6 @@ impl<H: Wire, R: Wire> Work<H, R> {
             Arrival::Complete => unreachable!("`arrive` builds a state then"),
         }
     }
-}
-
-/// Writes a snapshot to `write`. A view that panics is like a view that fails: the state machine
-/// itself is on another thread and is not affected.
-fn encode<H: Wire, R: Wire>(
-    (list, cluster): (&Membership, &str),
-    checkpoint: &Checkpoint<H, R>,
-    state: StateView,
-    mut write: impl FnMut(&[u8]) -> Result<(), StorageError>,
-) -> Result<Encoded, SnapshotError> {
-    let in_write = Cell::new(false);
-    let state = |to: &mut dyn io::Write| {
-        catch_unwind(AssertUnwindSafe(|| state.write_to(to))).unwrap_or_else(|panic| {
-            if in_write.get() {
-                resume_unwind(panic);
-            }
-            Err(io::Error::other(format!("its view panicked: {}", panic_text(&*panic))))
-        })
-    };
-    let encoded = encode_snapshot(Some(list), cluster, checkpoint, state, |bytes| {
-        in_write.set(true);
-        let written = write(bytes);
-        in_write.set(false);
-        written
-    });
-    encoded.map_err(|error| match error {
-        WriteSnapshotError::Write(error) => SnapshotError::Failed(error),
-        WriteSnapshotError::State(error) => SnapshotError::State(error.to_string()),
-    })
 }
 
 impl Readable {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::channel::bounded;
 
 use super::*;
-use crate::machine::{Kv, KvCommand, RestoreError};
+use crate::machine::{Given, Kv, KvCommand, RestoreError};
 use crate::node::Limits;
 use crate::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
 use crate::replica::{Checkpoint, OwnSnapshot};
@@ -104,7 +104,8 @@ impl Place {
     }
 
     fn build(&self, incoming: Incoming) -> Result<Applier<Kv>, String> {
-        let arrived = incoming.build::<Kv, ProtocolSnapshot>(&self.home())?;
+        let arrived =
+            incoming.build::<Kv, ProtocolSnapshot>(&self.home(), &Given::new(Kv::new()))?;
         Ok(*arrived.applier.downcast().expect("an applier of the same machine"))
     }
 
@@ -224,7 +225,7 @@ fn a_machine_that_panics_over_it_is_no_reason_to_stop() {
     let (own, bytes) = snapshot(&applier());
     let place = Place::new(2 * own.bytes);
     let incoming = place.receive(&own, &bytes);
-    let built = incoming.build::<Panics, ProtocolSnapshot>(&place.home());
+    let built = incoming.build::<Panics, ProtocolSnapshot>(&place.home(), &Given::new(Panics));
     let Err(why) = built else { panic!("it was taken") };
     assert_eq!(why, "the state machine panicked: half of it is restored");
 }
