@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use super::store::StoreFile;
 use crate::mesh::{Credentials, check_addresses};
 use crate::node::{Durability, Limits};
 use crate::protocol::ProtocolKind;
@@ -80,6 +81,9 @@ pub(super) struct ReplicaFile {
     client_idle_seconds: Option<u64>,
     #[serde(default, deserialize_with = "client_patience")]
     client_stall_seconds: Option<u64>,
+    /// Where the state is kept.
+    #[serde(default)]
+    pub(super) store: StoreFile,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, Spanned<Address>>,
 }

@@ -24,6 +24,7 @@ mod repeats;
 mod serve;
 mod sim;
 mod snapshot;
+mod store;
 mod value;
 
 use std::ffi::OsString;

@@ -17,8 +17,9 @@ use super::config::{ReplicaFile, read};
 use super::lines::Lines;
 use super::mark::Mark;
 use super::repeats::{Limited, Repeats};
+use super::store::{self, OTHER_STORE, StoreName};
 use super::{BAD_DATA, NO, REMOVED, UNUSABLE, in_words};
-use crate::machine::Kv;
+use crate::machine::{Kv, StateMachine};
 use crate::node::{Fault, PoisonedCommand, Replica, ReplicaBuilder, Role, StartError};
 use crate::storage::StorageError;
 use crate::types::{Address, RequestId};
@@ -34,7 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// printed. A reader that is slow or gone does not stop the replica.
 ///
 /// The replica keeps its state in the data directory that its file names. After any stop or crash,
-/// start it again, and it continues from there. With `durability = "memory"` it keeps nothing, and
+/// start it again, and it continues from there. With `--store redb`, the state may be larger than
+/// memory. With `durability = "memory"` it keeps nothing, and
 /// must not come back after it has met another replica: a mark beside its file prevents that.
 ///
 /// SIGTERM or Ctrl-C shuts it down: it answers what is in flight, and closes its connections. A
@@ -44,6 +46,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 Examples:
   isonomy serve cluster/1.toml
   isonomy serve cluster/2.toml --log debug
+  isonomy serve cluster/3.toml --store redb
 
 Exit codes:
   0  stopped by a signal
@@ -58,6 +61,12 @@ pub(super) struct Serve {
     /// Log level: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
+    /// Where the state is kept, instead of what the file says under [store]
+    ///
+    /// The replicas of a cluster may have different stores. A replica that was in memory may go on
+    /// with redb, and then keeps it.
+    #[arg(long, value_name = "KIND")]
+    store: Option<StoreName>,
     /// Never execute this request, as the log or an error names it; may be given more than once
     ///
     /// For a command that crashes every replica. Start all replicas with the same --skip; each
@@ -85,13 +94,16 @@ impl Serve {
         Ok(code)
     }
 
-    /// The replica in the file, and its data directory.
-    fn builder(&self, file: &ReplicaFile) -> anyhow::Result<(ReplicaBuilder<Kv>, Option<PathBuf>)> {
+    /// The replica in the file.
+    fn configure<S: StateMachine>(
+        &self,
+        builder: ReplicaBuilder<S>,
+        file: &ReplicaFile,
+    ) -> anyhow::Result<ReplicaBuilder<S>> {
         let name = || self.file.display().to_string();
         let replicas = file.replicas().with_context(name)?;
         let credentials = file.tls.credentials(&self.file)?;
-        let data_dir = file.data_dir(&self.file).with_context(name)?;
-        let mut builder = Replica::builder(Kv::new())
+        let mut builder = builder
             .id(file.replica)
             .cluster(&file.cluster)
             .peers(replicas.into_iter().map(|(id, address)| (id.number(), address)))
@@ -112,13 +124,35 @@ impl Serve {
         if let Some(listen) = file.listen() {
             builder = builder.listen(listen);
         }
-        Ok((builder, data_dir))
+        Ok(builder)
     }
 
     fn serve(self, out: &Lines, log: &Lines) -> anyhow::Result<ExitCode> {
         let file: ReplicaFile = read(&self.file)?;
-        let (mut builder, data_dir) = self.builder(&file)?;
+        let name = || self.file.display().to_string();
+        let data_dir = file.data_dir(&self.file).with_context(name)?;
+        let (kind, options) = (file.store.kind(self.store), file.store.redb().with_context(name)?);
         let repeats = log_to(log, self.log);
+        match kind {
+            StoreName::Memory => {
+                tracing::info!(store = "memory", "the state is in memory");
+                self.serve_from(Replica::builder(Kv::new()), file, data_dir, (out, log, repeats))
+            }
+            StoreName::Redb => {
+                let source = store::redb(data_dir.as_deref(), options).with_context(name)?;
+                self.serve_from(Replica::builder_from(source), file, data_dir, (out, log, repeats))
+            }
+        }
+    }
+
+    fn serve_from<S: StateMachine>(
+        self,
+        builder: ReplicaBuilder<S>,
+        file: ReplicaFile,
+        data_dir: Option<PathBuf>,
+        (out, log, repeats): (&Lines, &Lines, Arc<Repeats>),
+    ) -> anyhow::Result<ExitCode> {
+        let mut builder = self.configure(builder, &file)?;
         let id = file.replica;
         let mark = match data_dir {
             Some(dir) => {
@@ -178,7 +212,7 @@ impl Serve {
 }
 
 /// Says when the replica takes part, or that it does not yet, and waits for its end.
-async fn attend(replica: &Replica<Kv>, file: &ReplicaFile, out: &Lines) {
+async fn attend<S: StateMachine>(replica: &Replica<S>, file: &ReplicaFile, out: &Lines) {
     let (number, addr) = (file.replica, replica.local_addr());
     let who = format!("replica {number} of {} at {addr}", file.cluster);
     if let Some(words) = waits(replica.role(), file.own_address()) {
@@ -211,6 +245,10 @@ fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<Ex
     if let StartError::Restore(Fault::Poisoned(command)) = &error {
         log.say(format_args!("error: {}: {error}\n{}", file.display(), skip(command)));
         return Ok(ExitCode::from(NO));
+    }
+    if let StartError::StateOnDisk { .. } = &error {
+        log.say(format_args!("error: {}: {error}\n{OTHER_STORE}", file.display()));
+        return Ok(ExitCode::from(BAD_DATA));
     }
     let StartError::Storage { error: storage, .. } = &error else {
         return Err(error).with_context(|| file.display().to_string());
