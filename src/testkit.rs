@@ -5,12 +5,16 @@
 //! work until two replicas differ. So check it here, next to the state machine, before any cluster
 //! runs.
 
+mod checkpoints;
+
 use std::fmt::{self, Debug};
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use checkpoints::{Begin, CheckpointsChecked, check_checkpoints};
 
 use crate::machine::{StateMachine, decode, encode};
 
@@ -85,6 +89,8 @@ pub enum Promise {
     ReadsOnly,
     /// The footprints of two commands do not conflict, but their order makes a difference.
     Commutes,
+    /// A checkpoint has another state than was frozen, or was not there after a crash.
+    Checkpoint,
 }
 
 /// The smallest breach found. Its `Debug` is the same as its `Display`, so that `unwrap` prints it
@@ -110,6 +116,7 @@ impl fmt::Display for Breach {
             Promise::Encoding => "an encoding loses something",
             Promise::View => "a view is not of its moment, or is not restored",
             Promise::ReadsOnly => "a footprint says that its command only reads, but it writes",
+            Promise::Checkpoint => "a checkpoint is lost, or not of its moment",
             Promise::Commutes => "the footprints do not conflict, but the order can be told",
         };
         writeln!(f, "{what}")?;
