@@ -67,10 +67,13 @@
 //! - `authority`: a certificate authority of the cluster's own, and [`LocalCluster`]; without it,
 //!   certificates come from files
 //! - `metrics`: quantiles of latencies; without it, their number, mean and maximum
+//! - `redb`: the key-value store on disk, [`RedbKv`]
 //! - `sim`, `load`, `cli`: the rooms of these names, for the command `isonomy`; they add nothing to
 //!   the public API, and `load` includes all the others
 //!
 #![cfg_attr(not(feature = "authority"), doc = "[`LocalCluster`]: #features")]
+#![cfg_attr(not(feature = "redb"), doc = "[`RedbKv`]: #features")]
+#![cfg_attr(feature = "redb", doc = "[`RedbKv`]: machine::RedbKv")]
 
 pub mod types;
 

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{BAD_DATA, Unwritten, complain, say};
 use crate::machine::Kv;
 use crate::node::{self, BackupError, BackupOptions, Source};
+use crate::storage::StorageError;
 use crate::types::{Executed, MemberId, RequestId};
 
 /// Write a replica's state to a file, for `isonomy restore`.
@@ -128,6 +129,9 @@ pub(super) fn executed(executed: &Executed) -> String {
 
 fn refused(error: BackupError) -> anyhow::Result<ExitCode> {
     let hint = match &error {
+        BackupError::Storage { error: StorageError::StateOnDisk { .. }, .. } => {
+            "\nBack up the running cluster, or a replica whose state is in memory."
+        }
         BackupError::Storage { .. } | BackupError::Nothing(_) | BackupError::NoSnapshot(_) => "",
         BackupError::Poisoned { command, .. } => {
             let request = command.request;

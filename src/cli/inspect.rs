@@ -158,6 +158,9 @@ fn print_contents(contents: &SnapshotContents) -> Result<(), Unwritten> {
     };
     let ((era, sessions), bytes) = (contents.sessions, contents.state_bytes);
     say(format_args!("  state: {bytes} bytes, {sessions} sessions, era {era}"))?;
+    if let Some(number) = contents.checkpoint {
+        say(format_args!("  its state is checkpoint {number} of a store on disk"))?;
+    }
     say(format_args!("  executed: {}", executed(&contents.executed)))?;
     if let Some(shared) = &contents.shared {
         let [floor, cut, dropped] = [&shared.floor, &shared.cut, &shared.dropped].map(slots);
@@ -174,6 +177,7 @@ fn contents_to_json(contents: &SnapshotContents) -> Value {
     let owners = contents.executed.floor().iter().map(|(owner, _)| owner);
     json!({
         "state_bytes": contents.state_bytes,
+        "checkpoint": contents.checkpoint,
         "sessions": sessions,
         "era": era.number(),
         "executed": contents.executed.floor().as_slots(),

@@ -131,7 +131,8 @@ impl Serve {
         let file: ReplicaFile = read(&self.file)?;
         let name = || self.file.display().to_string();
         let data_dir = file.data_dir(&self.file).with_context(name)?;
-        let (kind, options) = (file.store.kind(self.store), file.store.redb().with_context(name)?);
+        let (kind, options) =
+            (file.store.kind(self.store), file.store.options().with_context(name)?);
         let repeats = log_to(log, self.log);
         match kind {
             StoreName::Memory => {
@@ -139,7 +140,7 @@ impl Serve {
                 self.serve_from(Replica::builder(Kv::new()), file, data_dir, (out, log, repeats))
             }
             StoreName::Redb => {
-                let source = store::redb(data_dir.as_deref(), options).with_context(name)?;
+                let source = store::source(data_dir.as_deref(), options).with_context(name)?;
                 self.serve_from(Replica::builder_from(source), file, data_dir, (out, log, repeats))
             }
         }
@@ -245,10 +246,6 @@ fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<Ex
     if let StartError::Restore(Fault::Poisoned(command)) = &error {
         log.say(format_args!("error: {}: {error}\n{}", file.display(), skip(command)));
         return Ok(ExitCode::from(NO));
-    }
-    if let StartError::StateOnDisk { .. } = &error {
-        log.say(format_args!("error: {}: {error}\n{OTHER_STORE}", file.display()));
-        return Ok(ExitCode::from(BAD_DATA));
     }
     let StartError::Storage { error: storage, .. } = &error else {
         return Err(error).with_context(|| file.display().to_string());
@@ -357,6 +354,7 @@ fn remedy(error: &StorageError) -> &'static str {
             "A file cannot change the members: put back the list in [replicas] that the cluster \
              was begun with. `isonomy member` changes them while the cluster runs."
         }
+        StorageError::StateOnDisk { .. } => OTHER_STORE,
         StorageError::Format { .. } => "It was written by a newer version: use that one.",
         StorageError::Outcast => OUTCAST,
         StorageError::Damaged { .. } | StorageError::Missing { .. } => DAMAGED,

@@ -14,8 +14,9 @@ const STATE: &str = "state";
 
 /// What to tell an operator whose replica is started with the wrong store.
 pub(super) const OTHER_STORE: &str = "\
-Start it with `--store redb`, or set `kind = \"redb\"` under [store] in its file. A replica that is \
-to have its state in memory again begins anew, as if its disk was lost: see \"Members\" in the guide.";
+Start it with `--store redb`, or set `kind = \"redb\"` under [store] in its file. A replica that \
+is to have its state in memory again begins anew, as if its disk was lost: see \"Members\" in the \
+guide.";
 
 /// The section `[store]` of a replica's file.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -61,7 +62,7 @@ impl StoreFile {
     }
 
     /// What redb may take of the memory.
-    pub(super) fn redb(&self) -> anyhow::Result<RedbOptions> {
+    pub(super) fn options(&self) -> anyhow::Result<RedbOptions> {
         let usual = RedbOptions::default();
         let size = |name: &str, bytes: Option<usize>, usual| match bytes {
             Some(bytes) if bytes < LEAST => {
@@ -77,7 +78,7 @@ impl StoreFile {
 }
 
 /// The state below a data directory, which a replica that keeps nothing does not have.
-pub(super) fn redb(data_dir: Option<&Path>, options: RedbOptions) -> anyhow::Result<RedbSource> {
+pub(super) fn source(data_dir: Option<&Path>, options: RedbOptions) -> anyhow::Result<RedbSource> {
     let data_dir = data_dir.context(
         "`durability = \"memory\"` keeps nothing, and the store redb keeps its state on disk: \
          change one of the two",

@@ -2,7 +2,7 @@
 //! execution order, before the replies.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 
 use bytes::Bytes;
 
@@ -310,6 +310,14 @@ impl<S: StateMachine> Applier<S> {
     /// # Errors
     /// If the bytes are of an unknown version or not a snapshot. They may come from a peer.
     pub fn restore_from(from: &mut dyn Read) -> Result<Applier<S>, RestoreError> {
+        Ok(Applier::restore_whole(from)?)
+    }
+
+    /// The same, for an own snapshot: the error tells whether it refers to a machine's checkpoint.
+    ///
+    /// # Errors
+    /// As for [`Applier::restore_from`].
+    pub fn restore_whole(from: &mut dyn Read) -> Result<Applier<S>, Unrestored> {
         let restored = Applier::restore_by(from, |from| S::restore_from(from), None)?;
         Ok(restored.applier)
     }
@@ -339,12 +347,8 @@ impl<S: StateMachine> Applier<S> {
             Machine::Read(bytes) => whole(&mut &bytes[..])?,
             Machine::OnDisk(number) => {
                 stream::finish(from)?;
-                let Some(source) = own else {
-                    let what =
-                        format!("it refers to checkpoint {number} of another replica's disk");
-                    return Err(RestoreError::new(what).into());
-                };
-                let opened = source.open(Some(number));
+                let elsewhere = || io::Error::from(io::ErrorKind::Unsupported);
+                let opened = own.map_or_else(|| Err(elsewhere()), |it| it.open(Some(number)));
                 opened.map_err(|error| Unrestored::Checkpoint { number, error })?
             }
         };

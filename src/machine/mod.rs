@@ -39,7 +39,7 @@ pub use self::{
     checkpoint::{DiskFailed, Given, Machines},
     codec::encoded_len,
     sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions},
-    state::{Frozen, StateView, Unrestored, sessions_in, write_reference},
+    state::{Frozen, StateView, Unrestored, sessions_in, summary_in, write_reference},
 };
 
 use crate::types::{Command, Footprint};
@@ -66,9 +66,9 @@ pub const MAX_ANSWER: usize = Command::MAX_BYTES;
 /// A small machine has [`snapshot`](StateMachine::snapshot) and
 /// [`restore`](StateMachine::restore). One whose state is large has
 /// [`view`](StateMachine::view) and [`restore_from`](StateMachine::restore_from) too, which take
-/// the same bytes: a snapshot stops nothing then, and is nowhere one piece of memory. One that keeps
-/// its state on disk itself has a [`MachineSource`] and
-/// [`freeze`](StateMachine::freeze): its state is not written again at each snapshot.
+/// the same bytes: a snapshot stops nothing then, and is nowhere one piece of memory. One that
+/// keeps its state on disk itself has a [`MachineSource`] and [`freeze`](StateMachine::freeze): its
+/// state is not written again at each snapshot.
 ///
 /// [`check_footprint`](crate::testkit::check_footprint) tests all five.
 pub trait StateMachine: Send + 'static {
@@ -154,10 +154,10 @@ pub trait StateMachine: Send + 'static {
     /// applied from now on is not in it. The default, `None`, is for all other machines: the engine
     /// writes their [view](StateMachine::view).
     ///
-    /// Nothing is applied while this runs, so it has to be fast. It changes nothing on disk, for the
-    /// snapshot may be given up. Numbers grow, and none is used twice for one directory. The next
-    /// call may come before the checkpoint is written, if that was given up or has failed. It is
-    /// called only for machines that come from a [`MachineSource`].
+    /// Nothing is applied while this runs, so it has to be fast. It changes nothing on disk,
+    /// because the snapshot may be given up. Numbers grow, and none is used twice for one
+    /// directory. The next call may come before the checkpoint is written, if that was given up or
+    /// has failed. It is called only for machines that come from a [`MachineSource`].
     fn freeze(&mut self, number: u64) -> Option<Checkpoint> {
         let _ = number;
         None

@@ -109,6 +109,16 @@ pub fn sessions_in(from: &mut dyn Read) -> Result<Sessions, RestoreError> {
     Ok(begin(from)?.0)
 }
 
+/// The sessions in a snapshot, and the machine's checkpoint that it refers to, if it does.
+///
+/// # Errors
+/// As for [`sessions_in`].
+pub fn summary_in(from: &mut dyn Read) -> Result<(Sessions, Option<u64>), RestoreError> {
+    let (sessions, machine) = begin(from)?;
+    let Machine::OnDisk(number) = machine else { return Ok((sessions, None)) };
+    Ok((sessions, Some(number)))
+}
+
 /// Where the machine's part is.
 pub(super) enum Machine {
     /// It is the rest of the stream.
@@ -150,8 +160,8 @@ pub(super) fn begin(from: &mut dyn Read) -> Result<(Sessions, Machine), RestoreE
 
 /// The version of the snapshot format; its first byte.
 pub(super) const VERSION: u8 = 4;
-/// The first byte if the machine keeps its state on disk itself: the sessions follow, and the number
-/// of the machine's checkpoint. Only an own snapshot may be like that.
+/// The first byte if the machine keeps its state on disk itself: the sessions follow, and the
+/// number of the machine's checkpoint. Only an own snapshot may be like that.
 pub(super) const ON_DISK: u8 = 5;
 /// An earlier version, which is one value and has to be decoded as a whole. It can still be read.
 pub(super) const ONE_VALUE: u8 = 3;

@@ -310,18 +310,6 @@ pub enum StartError {
         "the state machine keeps its state on disk itself, which `Durability::Memory` does not"
     )]
     UnusedSource,
-    /// The state is in a checkpoint of a state machine that keeps it on disk itself, and this one
-    /// keeps it in memory.
-    #[error(
-        "{directory}: the state is not in the snapshot: it is checkpoint {number} of a state machine \
-         that keeps it on disk itself, and this one keeps it in memory"
-    )]
-    StateOnDisk {
-        /// The directory.
-        directory: String,
-        /// The checkpoint.
-        number: u64,
-    },
     /// The data directory cannot be used.
     #[error("{directory}: {error}")]
     Storage {

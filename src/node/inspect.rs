@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::status::with_protocol;
-use crate::machine::sessions_in;
+use crate::machine::summary_in;
 use crate::protocol::epaxos::{Phase, ProtocolSnapshot, Record};
 use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
 use crate::replica::{self, epochs};
@@ -64,6 +64,9 @@ pub struct SnapshotContents {
     pub sessions: (Era, usize),
     /// The length of the state in bytes, sessions included.
     pub state_bytes: u64,
+    /// The checkpoint of the state machine that the snapshot refers to, if the machine keeps its
+    /// state on disk itself.
+    pub checkpoint: Option<u64>,
     /// The part that other replicas share. `None` for protocols other than EPaxos*, whose snapshots
     /// `executed` describes fully.
     pub shared: Option<SharedContents>,
@@ -125,13 +128,13 @@ impl SnapshotContents {
         F: FnMut() -> Result<Option<Bytes>, StorageError>,
     {
         let wrong = |error: ReadSnapshotError<StorageError>| error.to_string();
-        let sessions = decoder.state(|from| sessions_in(from)).map_err(wrong)?;
-        let sessions = sessions.map_err(|error| error.to_string())?;
+        let summary = decoder.state(|from| summary_in(from)).map_err(wrong)?;
+        let (sessions, checkpoint) = summary.map_err(|error| error.to_string())?;
         let sessions = (sessions.era(), sessions.len());
         let mut own = 0;
         let count = |_: replica::Record<R>| own += 1;
         let state_bytes = decoder.own(limits, count).map_err(wrong)?.state_bytes;
-        Ok(SnapshotContents { list, executed, sessions, state_bytes, shared, own })
+        Ok(SnapshotContents { list, executed, sessions, state_bytes, checkpoint, shared, own })
     }
 }
 

@@ -69,8 +69,8 @@ pub enum Input<M> {
     Durable(Durable),
     /// A snapshot of this replica is durable; also the one that a restarted replica began with.
     Snapshot(OwnSnapshot),
-    /// A copy of an own snapshot was made for other replicas, which cannot read the snapshot itself.
-    /// It may be older than the newest one.
+    /// A copy of an own snapshot was made for other replicas, which cannot read the snapshot
+    /// itself. It may be older than the newest one.
     Lent(OwnSnapshot),
     /// The result of one of [`Output::snapshot_reads`]; each read gets exactly one. After a failure
     /// the snapshot is no longer offered.

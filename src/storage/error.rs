@@ -50,6 +50,17 @@ pub enum StorageError {
         /// The members in the configuration.
         asked: BTreeSet<MemberId>,
     },
+    /// The state is not in the snapshot, and who reads it has no such state machine.
+    #[error(
+        "{file}: the state is not here: it is checkpoint {number} of a state machine that keeps it \
+         on disk itself"
+    )]
+    StateOnDisk {
+        /// The snapshot's file.
+        file: String,
+        /// The checkpoint.
+        number: u64,
+    },
     /// The other replicas have refused this directory for good.
     #[error("the other replicas have refused this directory for good, and will again")]
     Outcast,

@@ -26,7 +26,7 @@ pub(crate) const ROOMS: &[Room] = &[
     // It uses a seeded source to spread the back-off.
     Room { name: "protocol", uses: &["types"], crates: &["rand"], pure: true },
     Room { name: "execute", uses: &["types"], crates: &["petgraph"], pure: true },
-    Room { name: "machine", uses: &["types"], crates: &[], pure: false },
+    Room { name: "machine", uses: &["types"], crates: &["redb"], pure: false },
     Room {
         name: "replica",
         uses: &["types", "protocol", "execute", "machine"],
@@ -88,6 +88,7 @@ const GUARDED: &[&str] = &[
     "rand",
     "hdrhistogram",
     "clap",
+    "redb",
 ];
 
 /// Names that a pure room may not use, and what to use instead.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{BackupError, Source};
-use crate::machine::{Applier, StateMachine, StateView};
+use crate::machine::{Applier, StateMachine, StateView, Unrestored};
 use crate::node::PoisonedCommand;
 use crate::node::inspect::size_in;
 use crate::node::panics::panic_text;
@@ -134,8 +134,13 @@ fn begin<S: StateMachine>(
     // A directory of an older version does not know its members.
     let first = first.filter(|first| first.len() == replicas);
     let list = list.or(first).unwrap_or_else(|| numbered(replicas));
-    let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
-    let applier = applier.map_err(|error| wrong(error.to_string()))?;
+    let applier = decoder.state(|from| Applier::restore_whole(from)).map_err(say)?;
+    let applier = applier.map_err(|error| match error {
+        Unrestored::Checkpoint { number, .. } => {
+            StorageError::StateOnDisk { file: file.clone(), number }
+        }
+        Unrestored::State(error) => wrong(error.to_string()),
+    })?;
     let mut own = Vec::new();
     decoder.own(&limits, |record| own.push(record)).map_err(say)?;
     Ok(Begin { list, executed, shared, own, applier })

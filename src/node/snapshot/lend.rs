@@ -1,5 +1,5 @@
-//! A copy of a snapshot for other replicas, if the state machine keeps its state on disk itself: the
-//! snapshot then only refers to the state, and no other replica can read it. For `worker`.
+//! A copy of a snapshot for other replicas, if the state machine keeps its state on disk itself:
+//! the snapshot then only refers to the state, and no other replica can read it. For `worker`.
 //!
 //! A thread of its own writes the copy, because that may take long, and the next checkpoint must
 //! not wait for it. Its file has no name from the moment it is complete, so the disk gets the room

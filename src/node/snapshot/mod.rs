@@ -142,8 +142,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         shared: &Arc<ReplicaShared>,
     ) -> std::io::Result<Snapshots<P>> {
         let Where { cluster, replicas, store, next } = place;
-        let numbers =
-            (source.is_on_disk() && !matches!(store, SnapshotStore::Memory)).then_some(next);
+        let numbers = source.is_on_disk().then_some(next);
         let (tasks, work) = unbounded();
         let (tell, news) = unbounded();
         let kept = match &store {
@@ -310,8 +309,8 @@ impl<P: NodeProtocol> Snapshots<P> {
                 us = %self.shared.id, position = position.records(), bytes,
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
-            // If room is short, the log is not kept for an older snapshot to fall back on. Nor is it
-            // if others cannot read this one: the machine has moved on with it.
+            // If room is short, the log is not kept for an older snapshot to fall back on. Nor is
+            // it if others cannot read this one: the machine has moved on with it.
             let short = self.attempts.room() == Room::All || own.bytes == 0;
             let floor = if short { position } else { store.log_floor() };
             let cut = self.lineage.finish(position, floor);

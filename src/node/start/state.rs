@@ -1,5 +1,5 @@
-//! The state that a replica starts from: its newest snapshot, or the checkpoint of the state machine
-//! that this refers to.
+//! The state that a replica starts from: its newest snapshot, or the checkpoint of the state
+//! machine that this refers to.
 
 use std::io;
 
@@ -57,7 +57,7 @@ impl Kept {
             match error {
                 Unrestored::Checkpoint { number, error } => match error.kind() {
                     io::ErrorKind::Unsupported => {
-                        StartError::StateOnDisk { directory: self.name.clone(), number }
+                        failed(StorageError::StateOnDisk { file: info.file.clone(), number })
                     }
                     io::ErrorKind::NotFound => failed(wrong(what)),
                     _ => failed(StorageError::of_machine("opening", error)),
@@ -95,7 +95,8 @@ impl Kept {
         if !source.is_on_disk() {
             // Nothing tells whether it has that checkpoint.
             return prepared.last().map_or(Ok(0), |number| {
-                Err(StartError::StateOnDisk { directory: self.name.clone(), number: *number })
+                let file = "an unfinished snapshot".to_owned();
+                Err(failed(StorageError::StateOnDisk { file, number: *number }))
             });
         }
         let held = source.checkpoints();

@@ -1,5 +1,5 @@
-//! Snapshots that refer to a checkpoint of a state machine that keeps its state on disk itself. They
-//! are made durable before the machine's checkpoint, and count once the machine has it: see
+//! Snapshots that refer to a checkpoint of a state machine that keeps its state on disk itself.
+//! They are made durable before the machine's checkpoint, and count once the machine has it: see
 //! `machine::checkpoint` for the order.
 //!
 //! Until then such a snapshot has a name with the checkpoint's number. Several may be there: after
