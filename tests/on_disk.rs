@@ -239,7 +239,7 @@ async fn a_snapshot_has_no_state_and_the_log_before_it_goes() {
     fill(&replica, 10..130).await;
     let second = short_snapshot(&replica).await;
     // An older one cannot be used any more: the machine has moved on.
-    assert_eq!(place.files("snapshot-0"), [second.file.clone()]);
+    assert_eq!(place.files("snapshot-0"), [second.file.as_str()]);
     // As far as it consists of whole files.
     let cut = async || replica.metrics().await.unwrap().snapshots.log_start > 0;
     eventually("the log is cut", cut).await;
@@ -276,7 +276,7 @@ async fn an_end_between_the_two_parts_of_a_snapshot_leaves_one_or_the_other() {
         assert!(fault.to_string().contains("the power is off"), "{fault}");
         // This replica's part was durable before.
         assert_eq!(place.files("snapshot-prepared-").len(), 1);
-        assert_eq!(place.files("snapshot-0"), [first.file.clone()]);
+        assert_eq!(place.files("snapshot-0"), [first.file.as_str()]);
         // A replica that cannot know is refused, and does no harm.
         let error = place.with(Replica::builder(Kv::new())).start().await.unwrap_err();
         assert!(error.to_string().contains("that keeps it on disk itself"), "{error}");
@@ -285,7 +285,7 @@ async fn an_end_between_the_two_parts_of_a_snapshot_leaves_one_or_the_other() {
         let replica = place.start().await;
         assert!(place.files("snapshot-prepared-").is_empty());
         let whole = place.files("snapshot-0");
-        assert_eq!(whole == [first.file.clone()], way == Way::FailsBefore, "{whole:?}");
+        assert_eq!(whole == [first.file.as_str()], way == Way::FailsBefore, "{whole:?}");
         assert_eq!(whole.len(), 1);
         check(&replica, 0..15).await;
         fill(&replica, 15..20).await;

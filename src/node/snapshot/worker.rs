@@ -100,7 +100,7 @@ enum Written<H, R> {
     Memory(OwnSnapshot, Bytes),
     File(OwnSnapshot, SnapshotWriter, Room),
     /// It refers to the machine's part.
-    Reference(OwnSnapshot, SnapshotWriter, MachinePart<H, R>),
+    Reference(OwnSnapshot, SnapshotWriter, Box<MachinePart<H, R>>),
 }
 
 /// Everything the thread works with.
@@ -279,7 +279,7 @@ where
                     Loan { list, checkpoint, view }
                 });
                 let part = MachinePart { number, checkpoint: part, loan };
-                Ok((Written::Reference(own, writer, part), state_bytes))
+                Ok((Written::Reference(own, writer, Box::new(part)), state_bytes))
             }
         }
     }
@@ -351,7 +351,7 @@ where
                 (own, Some(info), Readable::File(newest))
             }
             Written::Reference(own, writer, part) => {
-                let info = self.finish_reference(writer, part)?;
+                let info = self.finish_reference(writer, *part)?;
                 return Ok(News::Taken(own, Some(info)));
             }
         };
