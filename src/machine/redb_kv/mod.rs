@@ -47,13 +47,13 @@ pub struct RedbOptions {
     pub cache_bytes: usize,
     /// The most bytes of changes in memory that no checkpoint has. At half of it the store asks for
     /// a checkpoint. At all of it, commands wait while one is being written; if none can be
-    /// written, because the disk is full, it is exceeded. Default: 256 MiB.
+    /// written, because the disk is full, it is exceeded. Default: 128 MiB.
     pub changes_bytes: usize,
 }
 
 impl Default for RedbOptions {
     fn default() -> RedbOptions {
-        RedbOptions { cache_bytes: 256 << 20, changes_bytes: 256 << 20 }
+        RedbOptions { cache_bytes: 256 << 20, changes_bytes: 128 << 20 }
     }
 }
 

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, bounded, never};
 use tracing::{info, warn};
 
 use super::encode::encode;
@@ -39,15 +39,44 @@ pub(super) struct Lender {
     pub(super) over: Arc<AtomicBool>,
 }
 
-/// A copy in the making, or one that came to nothing.
+/// A copy, or that none was made.
+#[derive(Default)]
 pub(super) struct Lent {
     pub(super) epoch: u32,
     pub(super) copy: Option<(OwnSnapshot, SnapshotReader)>,
 }
 
+/// A copy in the making, if there is one. Dropping it waits for its thread, which has the state
+/// machine's disk in use.
+pub(super) struct Lending {
+    lent: Receiver<Lent>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lending {
+    /// No copy is made.
+    pub(super) fn none() -> Lending {
+        Lending { lent: never(), thread: None }
+    }
+
+    /// Gets the copy once.
+    pub(super) fn lent(&self) -> &Receiver<Lent> {
+        &self.lent
+    }
+}
+
+impl Drop for Lending {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic is like a copy that failed.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Lender {
-    /// Begins a copy. The receiver gets it.
-    pub(super) fn begin<H, R>(self, loan: Loan<H, R>) -> Receiver<Lent>
+    /// Begins a copy.
+    pub(super) fn begin<H, R>(self, loan: Loan<H, R>) -> Lending
     where
         H: Wire + Send + 'static,
         R: Wire + Send + 'static,
@@ -76,7 +105,7 @@ impl Lender {
         if begun.is_err() {
             let _ = failed.send(Lent { epoch, copy: None });
         }
-        lent
+        Lending { lent, thread: begun.ok() }
     }
 
     fn copy<H: Wire, R: Wire>(

@@ -305,9 +305,10 @@ impl<P: NodeProtocol> Snapshots<P> {
         if let (Some(info), Some(store)) = (info, &self.store) {
             let (position, bytes) = (info.position, info.bytes);
             (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
+            let longest_stop = lock(&self.shared.applied).stall.max().as_secs_f64();
             info!(
                 us = %self.shared.id, position = position.records(), bytes,
-                seconds = took.as_secs_f64(), "took a snapshot"
+                seconds = took.as_secs_f64(), longest_stop, "took a snapshot"
             );
             // If room is short, the log is not kept for an older snapshot to fall back on. Nor is
             // it if others cannot read this one: the machine has moved on with it.

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, Sender, never, select};
+use crossbeam::channel::{Receiver, Sender, select};
 use tracing::warn;
 
 use on_disk::MachinePart;
 
 use super::encode::encode;
 use super::incoming::{Arrived, Home, Incoming};
-use super::lend::{Lent, Loan};
+use super::lend::{Lending, Lent, Loan};
 use super::store::{SnapshotStore, spare};
 use crate::machine::{Frozen, MachineSource, StateMachine, write_reference};
 use crate::node::error::{Fault, SnapshotError};
@@ -122,7 +122,7 @@ struct Work<H, R> {
     later: VecDeque<Task<H, R>>,
     written: Option<Written<H, R>>,
     /// A copy for others that is being made.
-    lent: Receiver<Lent>,
+    lending: Lending,
     /// One to be begun.
     loan: Option<Loan<H, R>>,
     readable: Vec<(SnapshotId, Readable)>,
@@ -146,7 +146,7 @@ where
             worker: self,
             later: VecDeque::new(),
             written: None,
-            lent: never(),
+            lending: Lending::none(),
             loan: None,
             readable: first.into_iter().collect(),
             incoming: None,
@@ -201,7 +201,8 @@ where
     fn next(&self) -> Option<Result<Task<H, R>, Lent>> {
         select! {
             recv(self.worker.tasks) -> task => task.ok().map(Ok),
-            recv(self.lent) -> lent => lent.ok().map(Err),
+            // Without a word it has panicked.
+            recv(self.lending.lent()) -> lent => Some(Err(lent.unwrap_or_default())),
         }
     }
 

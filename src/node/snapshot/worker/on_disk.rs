@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::never;
-
 use super::{News, Readable, SnapshotWorker, Work};
 use crate::machine;
 use crate::node::error::Fault;
 use crate::node::panics::panic_text;
-use crate::node::snapshot::lend::{Lender, Lent, Loan};
+use crate::node::snapshot::lend::{Lender, Lending, Lent, Loan};
 use crate::storage::{SnapshotInfo, SnapshotWriter, StorageError};
 use crate::wire::Wire;
 
@@ -50,8 +48,9 @@ where
             }
             return Err(error);
         }
+        let info = prepared.adopt()?;
         self.loan = loan;
-        prepared.adopt()
+        Ok(info)
     }
 
     /// Makes the machine's part durable on another thread, and answers reads meanwhile.
@@ -75,12 +74,12 @@ where
         let SnapshotWorker { store, shared, over, cluster, .. } = &self.worker;
         let (store, cluster) = (store.clone(), cluster.clone());
         let (shared, over) = (Arc::clone(shared), Arc::clone(over));
-        self.lent = Lender { store, shared, cluster, over }.begin(loan);
+        self.lending = Lender { store, shared, cluster, over }.begin(loan);
     }
 
     /// A copy for others was made, or came to nothing.
     pub(super) fn lent(&mut self, lent: Lent) {
-        self.lent = never();
+        self.lending = Lending::none();
         let own = lent.copy.map(|(own, reader)| {
             self.readable.retain(|(id, _)| *id != own.id);
             self.readable.push((own.id, Readable::File(reader)));
