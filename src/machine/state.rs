@@ -100,11 +100,11 @@ impl StateView {
     }
 }
 
-/// The sessions in a snapshot of any state machine's [`Applier`], for inspection. It need not read
+/// The sessions in a snapshot of any state machine, for inspection. It need not read
 /// the machine's part.
 ///
 /// # Errors
-/// As for [`Applier::restore_from`], without the state machine's part.
+/// If the bytes are not a snapshot, as far as they are read.
 pub fn sessions_in(from: &mut dyn Read) -> Result<Sessions, RestoreError> {
     Ok(begin(from)?.0)
 }

@@ -19,7 +19,7 @@ use on_disk::MachinePart;
 
 use super::encode::encode;
 use super::incoming::{Arrived, Home, Incoming};
-use super::lend::{Lending, Lent, Loan};
+use super::lend::{Lender, Lending, Lent, Loan};
 use super::store::{SnapshotStore, spare};
 use crate::machine::{Frozen, MachineSource, StateMachine, write_reference};
 use crate::node::error::{Fault, SnapshotError};
@@ -359,6 +359,51 @@ where
         self.readable.retain(|(id, _)| *id != own.id);
         self.readable.push((own.id, readable));
         Ok(News::Taken(own, info))
+    }
+
+    /// First this replica's part, then the machine's: see `machine::checkpoint`.
+    fn finish_reference(
+        &mut self,
+        writer: SnapshotWriter,
+        part: MachinePart<H, R>,
+    ) -> Result<SnapshotInfo, StorageError> {
+        let MachinePart { number, checkpoint, loan } = part;
+        let (us, prepared) = (self.worker.shared.id, writer.prepare(number)?);
+        // Even if nobody wants it any more, it has to end before the machine does.
+        let written = on_disk::write(us, checkpoint, || drop(self.look_up()));
+        if let Err(error) = written {
+            let error = StorageError::of_machine("writing", error);
+            if error.is_full() {
+                prepared.discard()?;
+            } else {
+                // Whether the machine has this checkpoint, the next start will find out.
+                self.worker.shared.fail(Fault::Storage(error.clone()));
+            }
+            return Err(error);
+        }
+        let info = prepared.adopt()?;
+        self.loan = loan;
+        Ok(info)
+    }
+
+    /// Begins the copy for others that was asked for together with the last snapshot.
+    fn lend(&mut self) {
+        let Some(loan) = self.loan.take() else { return };
+        let SnapshotWorker { store, shared, over, cluster, .. } = &self.worker;
+        let (store, cluster) = (store.clone(), cluster.clone());
+        let (shared, over) = (Arc::clone(shared), Arc::clone(over));
+        self.lending = Lender { store, shared, cluster, over }.begin(loan);
+    }
+
+    /// A copy for others was made, or came to nothing.
+    fn lent(&mut self, lent: Lent) {
+        self.lending = Lending::none();
+        let own = lent.copy.map(|(own, reader)| {
+            self.readable.retain(|(id, _)| *id != own.id);
+            self.readable.push((own.id, Readable::File(reader)));
+            own
+        });
+        self.tell(News::Lent(lent.epoch, own));
     }
 
     fn answer(&mut self, epoch: u32, read: SnapshotRead) {
