@@ -21,7 +21,7 @@ use isonomy::client::ClientConfig;
 /// The member that is neither killed nor replaced: what it holds is watched.
 const WATCHED: usize = 1;
 /// How often something is done to the cluster.
-const PERIOD: Duration = Duration::from_mins(1);
+const PERIOD: Duration = Duration::from_secs(60);
 /// After how many periods the history so far is checked, and a new one begun.
 const CHECKED: u16 = 10;
 
