@@ -2,6 +2,7 @@
 //! not answer, it retries at another under the same session, so each command is executed once.
 //! After `wire` and `mesh`, which carry its requests; `node` is the replicas' side.
 
+mod backup;
 mod error;
 mod link;
 mod links;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use backup::NoBackup;
 pub use error::{ClientError, ConnectError, Rejected};
 use link::{Link, NotSent};
 use links::Links;
@@ -321,7 +323,10 @@ impl Inner {
                 continue;
             };
             effort.tried.push(link.replica);
-            let enough = deadline.min(Instant::now() + self.attempt);
+            // While one takes a snapshot, no other is to take one, too.
+            let takes_long = matches!(request.ask, Ask::Backup);
+            let attempt_ends = deadline.min(Instant::now() + self.attempt);
+            let enough = if takes_long { deadline } else { attempt_ends };
             match attempt(&link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}

@@ -113,6 +113,11 @@ impl ClientEndpoint {
         })
     }
 
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// Connects to `replica` at `address`. Completes when the replica has proven its name and
     /// accepted this client's. A host name is resolved, and each of its addresses is tried.
     ///

@@ -311,6 +311,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;
+        let cluster = config.cluster.clone();
         let (started, has_started) = oneshot::channel();
         let pace = Pace {
             tick: self.timing.tick,
@@ -343,6 +344,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let local_addr = has_started.await.unwrap_or_else(|_| Err(gone()))?;
         let inner = Inner {
             shared,
+            cluster,
             local_addr,
             client: ClientId::local(rand::random()),
             numbers: Mutex::new(Numbering::default()),

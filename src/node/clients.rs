@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::error::{Rejected, SnapshotError};
 use super::flow::{Flow, Kind};
+use super::lend::Asker;
 use super::members::NotChanged;
 use super::panics::lock;
 use super::pending::{ClientWaiter, Waiter};
@@ -61,7 +62,7 @@ impl Drop for Entry<'_> {
 /// The kind of a request: requests of one kind have answers of similar length.
 fn kind(ask: &Ask) -> Kind {
     match ask {
-        Ask::ReadLocal(_) | Ask::ReadLinearizable(_) => Kind::Read,
+        Ask::ReadLocal(_) | Ask::ReadLinearizable(_) | Ask::Fetch { .. } => Kind::Read,
         _ => Kind::Write,
     }
 }
@@ -170,8 +171,12 @@ impl Service {
             Ask::ChangeMembers { change, force } if visit.is_admin => {
                 return self.change_members(change, force, waiter);
             }
-            Ask::ChangeMembers { .. } => {
-                let why = "only a client with an administrator's certificate may change members";
+            Ask::Backup if visit.is_admin => return self.backup(waiter),
+            Ask::Fetch { snapshot, offset, bytes } if visit.is_admin => {
+                return self.fetch(snapshot, offset, bytes, waiter);
+            }
+            Ask::ChangeMembers { .. } | Ask::Backup | Ask::Fetch { .. } => {
+                let why = "only a client with an administrator's certificate may do this";
                 return waiter.reply(Outcome::Rejected(Refusal::BadRequest(why.to_owned())));
             }
             Ask::Execute(payload) => (payload, false, false),
@@ -220,7 +225,8 @@ impl Service {
     fn snapshot(&self, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let taken = shared.ask(Question::Snapshot).await;
+            let ask = |asker| Question::Snapshot(Asker::Snapshot(asker));
+            let taken = shared.ask(ask).await;
             let outcome = match taken.unwrap_or(Err(SnapshotError::Stopped)) {
                 Ok(info) => {
                     Outcome::Snapshot { position: info.position.records(), bytes: info.bytes }
@@ -229,6 +235,27 @@ impl Service {
                 Err(why) => Outcome::Rejected(Refusal::BadRequest(why.to_string())),
             };
             waiter.reply(outcome);
+        });
+    }
+
+    /// Takes a snapshot for a client's backup.
+    fn backup(&self, waiter: ClientWaiter) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            waiter.reply(match shared.lend().await {
+                Ok(offer) => Outcome::Backup(offer),
+                // Another replica is asked then.
+                Err(why) => Outcome::Rejected(Refusal::NoBackup(why.to_string())),
+            });
+        });
+    }
+
+    /// Sends a part of a snapshot that was taken for a backup.
+    fn fetch(&self, snapshot: u64, offset: u64, bytes: u32, waiter: ClientWaiter) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let part = shared.fetch(snapshot, offset, bytes).await;
+            waiter.reply(part.map_or(Outcome::Rejected(Refusal::Gone), Outcome::Part));
         });
     }
 

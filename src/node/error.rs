@@ -54,6 +54,9 @@ pub enum SnapshotError {
     /// The replica waits to be made a member, or for the state of the cluster.
     #[error("the replica has no state of the cluster yet")]
     NoState,
+    /// As many backups are being fetched from the replica as it allows.
+    #[error("two backups are being fetched from this replica: try again later, or use another")]
+    Busy,
     /// The replica stopped before the snapshot was complete.
     #[error("the replica has stopped")]
     Stopped,

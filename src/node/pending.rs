@@ -43,7 +43,7 @@ impl ClientWaiter {
     pub(super) fn reply(self, outcome: wire::Outcome) {
         let ClientWaiter { request, expected } = self;
         let output = match &outcome {
-            wire::Outcome::Output(output) => output.len(),
+            wire::Outcome::Output(output) | wire::Outcome::Part(output) => output.len(),
             _ => 0,
         };
         // Do not build a long frame for a closed connection. (The check takes a lock.)

@@ -6,6 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::Members;
+use super::offer::Offer;
 use super::peer::take_version;
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
@@ -53,7 +54,21 @@ pub enum Ask {
         /// Whether to make it although no member may fail after it.
         force: bool,
     },
+    /// Take a snapshot after the whole cluster has agreed, and keep it to be fetched.
+    Backup,
+    /// A part of such a snapshot.
+    Fetch {
+        /// The snapshot's name.
+        snapshot: u64,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length in bytes, at most [`MAX_PART`].
+        bytes: u32,
+    },
 }
+
+/// The longest part of a snapshot that a client can fetch at once, in bytes.
+pub const MAX_PART: u32 = 1 << 20;
 
 /// A replica's reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +105,10 @@ pub enum Outcome {
     Members(Members),
     /// The answer to [`Ask::ChangeMembers`]: the new list.
     Changed(Membership),
+    /// The answer to [`Ask::Backup`].
+    Backup(Offer),
+    /// The answer to [`Ask::Fetch`].
+    Part(Bytes),
 }
 
 /// Why a command that was executed has no answer.
@@ -144,6 +163,12 @@ pub enum Refusal {
     /// The members were not changed; the text explains why, for people.
     #[error("the members were not changed: {0}")]
     NotChanged(String),
+    /// No snapshot was taken for a backup; the text explains why, for people.
+    #[error("no backup: {0}")]
+    NoBackup(String),
+    /// The snapshot is not kept any more: begin the backup anew.
+    #[error("the snapshot is not kept any more")]
+    Gone,
 }
 
 impl From<Rejection> for Refusal {
@@ -240,6 +265,13 @@ impl Wire for Ask {
                 change.encode(out);
                 return force.encode(out);
             }
+            Ask::Backup => return out.put_u8(8),
+            Ask::Fetch { snapshot, offset, bytes } => {
+                out.put_u8(9);
+                out.put_u64_le(*snapshot);
+                offset.encode(out);
+                return u64::from(*bytes).encode(out);
+            }
         };
         out.put_u8(kind);
         payload.encode(out);
@@ -255,6 +287,12 @@ impl Wire for Ask {
             5 => Ok(Ask::Snapshot),
             6 => Ok(Ask::Members),
             7 => Ok(Ask::ChangeMembers { change: from.read()?, force: from.read()? }),
+            8 => Ok(Ask::Backup),
+            9 => Ok(Ask::Fetch {
+                snapshot: from.fixed("a snapshot")?,
+                offset: from.read()?,
+                bytes: from.varint32("a length")?,
+            }),
             kind => from.refuse(start, Flaw::Kind { what: "a request", kind }),
         }
     }
@@ -296,6 +334,14 @@ impl Wire for Outcome {
                 out.put_u8(8);
                 list.encode(out);
             }
+            Outcome::Backup(offer) => {
+                out.put_u8(9);
+                offer.encode(out);
+            }
+            Outcome::Part(part) => {
+                out.put_u8(10);
+                part.encode(out);
+            }
         }
     }
 
@@ -310,6 +356,8 @@ impl Wire for Outcome {
             6 => Ok(Outcome::NoAnswer(from.read()?)),
             7 => Ok(Outcome::Members(from.read()?)),
             8 => Ok(Outcome::Changed(from.read()?)),
+            9 => Ok(Outcome::Backup(from.read()?)),
+            10 => Ok(Outcome::Part(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
         }
     }
@@ -365,6 +413,11 @@ impl Wire for Refusal {
                 out.put_u8(10);
                 why.encode(out);
             }
+            Refusal::NoBackup(why) => {
+                out.put_u8(11);
+                why.encode(out);
+            }
+            Refusal::Gone => out.put_u8(12),
         }
     }
 
@@ -381,6 +434,8 @@ impl Wire for Refusal {
             8 => Ok(Refusal::TooManySessions),
             9 => Ok(Refusal::NoMember),
             10 => Ok(Refusal::NotChanged(from.read()?)),
+            11 => Ok(Refusal::NoBackup(from.read()?)),
+            12 => Ok(Refusal::Gone),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

@@ -50,6 +50,7 @@ mod kinds;
 mod log;
 mod members;
 mod multipaxos;
+mod offer;
 mod paxos;
 mod peer;
 mod reader;
@@ -60,12 +61,13 @@ mod transfer;
 mod values;
 
 pub use client::{
-    Ask, CLIENT_HEADER_BYTES, CLIENT_VERSION, NoAnswer, Outcome, Refusal, Reply, Request,
+    Ask, CLIENT_HEADER_BYTES, CLIENT_VERSION, MAX_PART, NoAnswer, Outcome, Refusal, Reply, Request,
     ServerInfo, decode_reply, decode_request, encode_reply, encode_request, greeting,
 };
 pub use epochs::{FIRST_EPOCH, Said, decode_said, encode_said};
 pub use error::{DecodeError, Flaw};
 pub use members::{Members, Role};
+pub use offer::Offer;
 pub use peer::{
     Frame, PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
     record_epoch,

@@ -154,7 +154,11 @@ proptest! {
             Outcome::NoAnswer(why) => comes_back(&why, &limits),
             Outcome::Members(members) => comes_back(&members, &limits),
             Outcome::Changed(list) => comes_back(&list, &limits),
-            Outcome::Output(_) | Outcome::Unknown(_) | Outcome::Snapshot { .. } => {}
+            Outcome::Backup(offer) => comes_back(&offer, &limits),
+            Outcome::Output(_)
+            | Outcome::Unknown(_)
+            | Outcome::Snapshot { .. }
+            | Outcome::Part(_) => {}
         }
     }
 
