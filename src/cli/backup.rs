@@ -31,7 +31,7 @@ isonomy backup --cluster <DIR> <FILE> [OPTIONS]
     after_help = "\
 Examples:
   isonomy backup --cluster cluster monday.backup
-  isonomy backup --cluster cluster monday.backup --replica 2 --timeout 60
+  isonomy backup --cluster cluster monday.backup --replica 2 --timeout 300
   isonomy backup cluster/1.data monday.backup --force
 
 Exit codes:
@@ -45,8 +45,15 @@ pub(super) struct Backup {
     /// The replica's data directory, unless --cluster is given; and the file to write
     #[arg(required = true, num_args = 1..=2, value_names = ["DATA_DIR", "FILE"])]
     paths: Vec<PathBuf>,
-    #[command(flatten)]
-    target: Option<Target>,
+    /// The directory of the running cluster, as written by `isonomy init`
+    #[arg(long, value_name = "DIR")]
+    cluster: Option<PathBuf>,
+    /// Use only this replica [default: the nearest that answers]
+    #[arg(long, value_name = "N", requires = "cluster")]
+    replica: Option<u32>,
+    /// Give up when nothing has come for this many seconds, 0.001 to 86400
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "cluster")]
+    timeout: f64,
     /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
@@ -88,7 +95,8 @@ pub(super) struct Restore {
 
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Backup { mut paths, target, force, skip } = self;
+        let Backup { mut paths, cluster, replica, timeout, force, skip } = self;
+        let target = cluster.map(|cluster| Target::administrator(cluster, replica, timeout));
         let file = paths.pop().expect("clap asks for one");
         let made = match (paths.pop(), target) {
             (None, Some(target)) => match of_cluster(target, &file, force)? {
@@ -123,7 +131,6 @@ fn of_cluster(
     file: &Path,
     overwrite: bool,
 ) -> anyhow::Result<Result<Made, ExitCode>> {
-    let target = target.into_administrator();
     let answer = target.answer(async |client| match client.backup(file, overwrite).await {
         Ok(made) => Ok(Ok(made)),
         Err(NoBackup::Client(error)) => Err(error),
