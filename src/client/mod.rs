@@ -330,6 +330,7 @@ impl Inner {
             match attempt(&link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}
+                Attempt::NotSent(NotSent::Older) => effort.note(Refusal::Older(link.replica)),
                 Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
                     return Err(Rejected::TooLarge { bytes, limit }.into());
                 }

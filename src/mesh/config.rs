@@ -9,6 +9,7 @@ use super::resolve::Resolver;
 use super::terms::Terms;
 use super::wan::Wan;
 use crate::types::{Address, MemberId, Presence};
+use crate::wire::{CLIENT_VERSIONS, Versions};
 
 /// The configuration of [`Mesh::start`](super::Mesh::start).
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct MeshConfig {
     /// What all replicas of the cluster must agree on; replicas with different terms refuse each
     /// other.
     pub terms: Terms,
+    /// The versions of the frames of clients.
+    pub client_frames: Versions,
     /// Where to listen for peers and clients. With port 0 the system chooses a port. A host name is
     /// resolved at the start.
     pub listen: Address,
@@ -62,6 +65,7 @@ impl MeshConfig {
             presence: Presence { life, ..Presence::default() },
             origin: 0,
             terms: Terms::default(),
+            client_frames: CLIENT_VERSIONS,
             listen: listen.into(),
             socket: None,
             peers: BTreeMap::new(),

@@ -29,7 +29,9 @@ use crate::types::{
     Address, ClientId, Command, MemberId, Numbering, Optimisations, Quorums, ReplicaId, RequestId,
     Retention, Settings, Timing,
 };
-use crate::wire::{CLIENT_HEADER_BYTES, PEER_VERSION, SNAPSHOT_VERSION};
+use crate::wire::{
+    CLIENT_HEADER_BYTES, CLIENT_VERSIONS, PEER_VERSIONS, SNAPSHOT_VERSIONS, Versions,
+};
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct ReplicaBuilder<S> {
     id: Option<MemberId>,
     cluster: String,
     protocol: ProtocolKind,
+    /// The versions of the frames that it understands, of replicas and of clients.
+    frames: (Versions, Versions),
     peers: BTreeMap<u32, Address>,
     listen: Option<SocketAddr>,
     resolver: Resolver,
@@ -78,6 +82,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             id: None,
             cluster: "isonomy".to_owned(),
             protocol: ProtocolKind::default(),
+            frames: (PEER_VERSIONS, CLIENT_VERSIONS),
             peers: BTreeMap::new(),
             listen: None,
             resolver: Resolver::default(),
@@ -276,6 +281,14 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
+    /// Understands only the oldest versions of all frames, like a replica of an earlier release.
+    #[doc(hidden)]
+    pub fn oldest_frames(mut self) -> Self {
+        let (peers, clients) = (PEER_VERSIONS.oldest, CLIENT_VERSIONS.oldest);
+        self.frames = (Versions::only(peers), Versions::only(clients));
+        self
+    }
+
     /// Starts the replica's threads. Completes when the replica has restored its directory and
     /// listens. It then looks for its peers by itself. Commands proposed before it reaches a
     /// majority wait.
@@ -401,7 +414,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             Durability::Os => Votes::HandedOver,
             Durability::Memory => Votes::InMemory,
         };
-        (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
+        (config.terms.frames, config.client_frames) = self.frames;
+        config.terms.snapshots = SNAPSHOT_VERSIONS;
         config.wan = self.wan.clone();
         config
     }

@@ -140,7 +140,8 @@ impl Service {
     fn greet(&self, flow: &Flow, list: &mut watch::Receiver<Option<Membership>>) {
         list.mark_unchanged();
         let mut greeting = BytesMut::new();
-        encode_reply(&wire::greeting(self.shared.era(), self.info()), &mut greeting);
+        let version = flow.sender().version();
+        encode_reply(version, &wire::greeting(self.shared.era(), self.info()), &mut greeting);
         // The client may be gone already.
         let _ = flow.sender().send(greeting.freeze());
     }

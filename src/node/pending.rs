@@ -50,7 +50,8 @@ impl ClientWaiter {
         if output >= LONG && expected.sender().closed().is_some() {
             return;
         }
-        let frame = encoded(&Reply { request, outcome }, output);
+        let version = expected.sender().version();
+        let frame = encoded(version, &Reply { request, outcome }, output);
         let (kind, bytes) = (expected.kind(), frame.len());
         let sender = expected.answered(bytes);
         let outcome = match (sender.send(frame), kind) {
@@ -64,14 +65,14 @@ impl ClientWaiter {
             _ => return,
         };
         // If this has no room either, the connection is as good as lost.
-        let _ = sender.send(encoded(&Reply { request, outcome }, 0));
+        let _ = sender.send(encoded(version, &Reply { request, outcome }, 0));
     }
 }
 
 /// The frame of a reply. `output` is the length of its output in bytes.
-fn encoded(reply: &Reply, output: usize) -> Bytes {
+fn encoded(version: u8, reply: &Reply, output: usize) -> Bytes {
     let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
-    encode_reply(reply, &mut frame);
+    encode_reply(version, reply, &mut frame);
     frame.freeze()
 }
 

@@ -9,12 +9,10 @@ use super::members::Members;
 use super::offer::Offer;
 use super::peer::take_version;
 use super::values::put_varint;
+use super::versions::{BACKUPS, CLIENT_VERSIONS};
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::Rejection;
 use crate::types::{Change, ClientId, Era, MemberId, Membership, RequestId};
-
-/// The version of the frames between clients and replicas.
-pub const CLIENT_VERSION: u8 = 2;
 
 /// A request exceeds its payload, and a reply its output, by less than this many bytes.
 pub const CLIENT_HEADER_BYTES: usize = 64;
@@ -166,6 +164,9 @@ pub enum Refusal {
     /// No snapshot was taken for a backup; the text explains why, for people.
     #[error("no backup: {0}")]
     NoBackup(String),
+    /// The replica's release is too old for such a request. Found at the client's end.
+    #[error("{0} is of an older release, which cannot do this: upgrade it")]
+    Older(MemberId),
     /// The snapshot is not kept any more: begin the backup anew.
     #[error("the snapshot is not kept any more")]
     Gone,
@@ -210,9 +211,9 @@ impl Reply {
     }
 }
 
-/// Appends the frame of a request.
-pub fn encode_request(request: &Request, out: &mut BytesMut) {
-    out.put_u8(CLIENT_VERSION);
+/// Appends the frame of a request. The replica understands `version`.
+pub fn encode_request(version: u8, request: &Request, out: &mut BytesMut) {
+    out.put_u8(version);
     request.request.encode(out);
     request.floor.encode(out);
     request.ask.encode(out);
@@ -225,15 +226,15 @@ pub fn encode_request(request: &Request, out: &mut BytesMut) {
 pub fn decode_request(frame: Bytes) -> Result<Request, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);
-    take_version(CLIENT_VERSION, &mut from)?;
+    take_version(CLIENT_VERSIONS, &mut from)?;
     let request = Request { request: from.read()?, floor: from.read()?, ask: from.read()? };
     from.finish()?;
     Ok(request)
 }
 
-/// Appends the frame of a reply.
-pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
-    out.put_u8(CLIENT_VERSION);
+/// Appends the frame of a reply. The client understands `version`.
+pub fn encode_reply(version: u8, reply: &Reply, out: &mut BytesMut) {
+    out.put_u8(version);
     reply.request.encode(out);
     reply.outcome.encode(out);
 }
@@ -245,10 +246,20 @@ pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
 pub fn decode_reply(frame: Bytes) -> Result<Reply, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);
-    take_version(CLIENT_VERSION, &mut from)?;
+    take_version(CLIENT_VERSIONS, &mut from)?;
     let reply = Reply { request: from.read()?, outcome: from.read()? };
     from.finish()?;
     Ok(reply)
+}
+
+impl Ask {
+    /// The version of the frames in which it can be asked first.
+    pub fn since(&self) -> u8 {
+        match self {
+            Ask::Backup | Ask::Fetch { .. } => BACKUPS,
+            _ => CLIENT_VERSIONS.oldest,
+        }
+    }
 }
 
 impl Wire for Ask {
@@ -418,6 +429,10 @@ impl Wire for Refusal {
                 why.encode(out);
             }
             Refusal::Gone => out.put_u8(12),
+            Refusal::Older(replica) => {
+                out.put_u8(13);
+                replica.encode(out);
+            }
         }
     }
 
@@ -436,6 +451,7 @@ impl Wire for Refusal {
             10 => Ok(Refusal::NotChanged(from.read()?)),
             11 => Ok(Refusal::NoBackup(from.read()?)),
             12 => Ok(Refusal::Gone),
+            13 => Ok(Refusal::Older(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

@@ -300,6 +300,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         any::<String>().prop_map(Refusal::NotChanged),
         any::<String>().prop_map(Refusal::NoBackup),
         Just(Refusal::Gone),
+        member().prop_map(Refusal::Older),
     ];
     let info = (any::<String>(), member(), option::of(list()), any::<String>()).prop_map(
         |(cluster, replica, list, version)| ServerInfo { cluster, replica, list, version },

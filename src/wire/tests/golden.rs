@@ -269,6 +269,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::NotChanged("no".to_owned())), "03 0a 02 6e6f"),
         (Outcome::Rejected(Refusal::NoBackup("no".to_owned())), "03 0b 02 6e6f"),
         (Outcome::Rejected(Refusal::Gone), "03 0c"),
+        (Outcome::Rejected(Refusal::Older(MemberId::of(replica(2)))), "03 0d 02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
         (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::TooLarge { bytes: 300, limit: 7 }), "06 01 ac02 07"),

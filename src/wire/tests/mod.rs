@@ -44,11 +44,11 @@ fn record_bytes(epoch: u32, record: &Record) -> Bytes {
 }
 
 fn request_bytes(request: &Request) -> Bytes {
-    encoded(|out| encode_request(request, out))
+    encoded(|out| encode_request(CLIENT_VERSIONS.oldest, request, out))
 }
 
 fn reply_bytes(reply: &Reply) -> Bytes {
-    encoded(|out| encode_reply(reply, out))
+    encoded(|out| encode_reply(CLIENT_VERSIONS.oldest, reply, out))
 }
 
 /// Decoding a bare value, without a frame's header, returns it and uses exactly its bytes.
