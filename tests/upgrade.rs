@@ -4,8 +4,8 @@
 //!
 //! `tests/fixtures/release-0.1` has what the first release with members left: the directory of a
 //! cluster's only replica for each protocol, with a snapshot and records after it; one after its
-//! cluster had grown to two and shrunk again; and a backup. The segments of their logs are cut off
-//! where only zeros follow.
+//! cluster had grown to two and shrunk again; and a backup of each version of that file, of EPaxos*
+//! and of Multi-Paxos. The segments of the logs are cut off where only zeros follow.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -119,20 +119,28 @@ async fn a_directory_after_changes_of_the_members_is_gone_on_from() {
 /// size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_restored() {
+    for (file, protocol) in
+        [("backup-2", ProtocolKind::EPaxos), ("backup-3", ProtocolKind::MultiPaxos)]
+    {
+        is_restored(&fixture(file), protocol).await;
+    }
+}
+
+async fn is_restored(file: &Path, protocol: ProtocolKind) {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("as-it-was");
     let options = RestoreOptions::default();
-    let made = restore::<Kv>(fixture("backup"), &directory, id(1), &options).unwrap();
-    assert_eq!((made.source, made.protocol), (Source::Stopped, ProtocolKind::EPaxos));
-    goes_on(&directory, ProtocolKind::EPaxos, &KEPT).await;
+    let made = restore::<Kv>(file, &directory, id(1), &options).unwrap();
+    assert_eq!((made.source, made.protocol), (Source::Stopped, protocol));
+    goes_on(&directory, protocol, &KEPT).await;
 
     let members = (1..=3).map(id).collect();
     let options = RestoreOptions { members };
-    let machines = Machines::named("kept", 3);
+    let machines = Machines { protocol, ..Machines::named("kept", 3) };
     let mut replicas = Vec::new();
     for number in 1..=3 {
         let directory = home.path().join(number.to_string());
-        let made = restore::<Kv>(fixture("backup"), &directory, id(number), &options).unwrap();
+        let made = restore::<Kv>(file, &directory, id(number), &options).unwrap();
         assert_eq!(made.members.len(), 3);
         replicas.push(machines.builder(number).data_dir(directory).start().await.unwrap());
     }

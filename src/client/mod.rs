@@ -323,10 +323,8 @@ impl Inner {
                 continue;
             };
             effort.tried.push(link.replica);
-            // While one takes a snapshot, no other is to take one, too.
-            let takes_long = matches!(request.ask, Ask::Backup);
-            let attempt_ends = deadline.min(Instant::now() + self.attempt);
-            let enough = if takes_long { deadline } else { attempt_ends };
+            let attempt_takes = if request.ask.takes_long() { self.patience } else { self.attempt };
+            let enough = deadline.min(Instant::now() + attempt_takes);
             match attempt(&link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}

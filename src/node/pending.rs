@@ -90,7 +90,7 @@ impl Waiter {
 }
 
 /// What a network client is told.
-fn outcome(answer: Answer) -> wire::Outcome {
+pub(super) fn outcome(answer: Answer) -> wire::Outcome {
     let refused = |refusal| wire::Outcome::Rejected(refusal);
     match answer {
         Ok(output) => wire::Outcome::Output(output),

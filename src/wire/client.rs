@@ -253,6 +253,11 @@ pub fn decode_reply(frame: Bytes) -> Result<Reply, DecodeError> {
 }
 
 impl Ask {
+    /// Whether only one replica is to work on it at a time, however long that takes.
+    pub fn takes_long(&self) -> bool {
+        matches!(self, Ask::Backup | Ask::ChangeMembers { .. })
+    }
+
     /// The version of the frames in which it can be asked first.
     pub fn since(&self) -> u8 {
         match self {

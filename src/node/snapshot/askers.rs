@@ -53,7 +53,8 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(in crate::node) fn fetch(&mut self, wanted: Wanted) {
         // Dropping the caller tells it that the snapshot is gone.
         if self.lent.may_read(&wanted, self.shared.clock.now()) {
-            self.tell(Task::Fetch(wanted));
+            // If the worker has ended, it has panicked, and the replica stops.
+            let _ = self.tasks.send(Task::Fetch(wanted));
         }
     }
 

@@ -327,6 +327,35 @@ fn replies_are_these_bytes() {
     agree(replies(), reply_bytes, decode_reply);
 }
 
+/// The newest version of each has the layout of the oldest.
+#[test]
+fn frames_are_read_in_every_version() {
+    let newer = |bytes: Bytes, version: u8| {
+        let mut bytes = bytes.to_vec();
+        bytes[0] = version;
+        Bytes::from(bytes)
+    };
+    for (message, bytes) in messages() {
+        let frame = newer(bytes, PEER_VERSIONS.newest);
+        assert_eq!(decode_peer(frame, &SMALL).map(|frame| frame.message), Ok(message));
+    }
+    let newest = CLIENT_VERSIONS.newest;
+    for (request, bytes) in requests() {
+        let frame = encoded(|out| encode_request(newest, &request, out));
+        assert_eq!(frame, newer(bytes, newest));
+        assert_eq!(decode_request(frame), Ok(request));
+    }
+    for (reply, bytes) in replies() {
+        let frame = encoded(|out| encode_reply(newest, &reply, out));
+        assert_eq!(frame, newer(bytes, newest));
+        assert_eq!(decode_reply(frame), Ok(reply));
+    }
+    for version in [PEER_VERSIONS.oldest - 1, PEER_VERSIONS.newest + 1] {
+        let (_, bytes) = messages().swap_remove(0);
+        decode_peer::<Message>(newer(bytes, version), &SMALL).expect_err("an unknown version");
+    }
+}
+
 #[test]
 fn the_epoch_and_the_position_stand_behind_the_version() {
     let (message, _) = messages().swap_remove(0);
