@@ -13,8 +13,8 @@ const BULK_BYTES: usize = 128 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl<P: NodeProtocol> Runner<P> {
-    /// Encodes each message once in each version that its receivers understand, which is one unless
-    /// the cluster is being upgraded, and queues it for all of them. A message that does not fit
+    /// Encodes each message in the version that was agreed on with its receivers, once unless the
+    /// cluster is being upgraded, and queues it for all of them. A message that does not fit
     /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends it
     /// again.
     pub(super) fn send(&mut self) {
@@ -24,8 +24,11 @@ impl<P: NodeProtocol> Runner<P> {
             }
             let mut encoded = None;
             for peer in to {
-                let wanted = self.mesh.frames(peer).unwrap_or(PEER_VERSIONS.oldest);
-                let (_, frame) = match encoded.take() {
+                let last = encoded.take();
+                // One that was never connected gets nothing, in whichever version.
+                let any = last.as_ref().map_or(PEER_VERSIONS.newest, |(version, _)| *version);
+                let wanted = self.mesh.frames(peer).unwrap_or(any);
+                let (_, frame) = match last {
                     Some((version, frame)) if version == wanted => encoded.insert((version, frame)),
                     _ => {
                         encode_said(wanted, epoch, self.durable, &message, &mut self.buffer);
