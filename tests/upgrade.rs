@@ -23,11 +23,11 @@ use common::{create, eventually, get, id, put, value};
 use isonomy::Replica;
 use isonomy::client::{Client, ClientConfig, NoBackup};
 use isonomy::internals::storage::Identity;
-use isonomy::internals::wire::{CLIENT_VERSIONS, Versions};
+use isonomy::internals::wire::CLIENT_VERSIONS;
 use isonomy::machine::{Kv, KvOutput};
 use isonomy::network::Authority;
 use isonomy::node::{ProtocolKind, RestoreOptions, Source, restore};
-use isonomy::types::{ClientId, RequestId};
+use isonomy::types::{ClientId, RequestId, Versions};
 
 /// The length of each segment of the log.
 const SEGMENT: u64 = 16 << 20;

@@ -113,8 +113,8 @@ impl Backup {
             }
             (Some(_), Some(_)) => bail!("give --cluster or a data directory, not both"),
             (None, None) => bail!(
-                "say what to back up: a running cluster, with --cluster, or a data directory before \
-                 the file"
+                "say what to back up: a running cluster, with --cluster, or a data directory \
+                 before the file"
             ),
         };
         let (file, replica) = (file.display(), made.replica.number());

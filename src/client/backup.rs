@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::ClientError;
-use super::link::{Asked, Link};
+use super::link::{Asked, Forget, Link};
 use super::session::Ticket;
-use super::{Client, Forget, Inner};
+use super::{Client, Inner};
 use crate::machine::StateMachine;
 use crate::node::{Backup, BackupError, Fetched};
 use crate::types::MemberId;

@@ -239,6 +239,18 @@ impl Link {
     }
 }
 
+/// Stops waiting when it is dropped, also if the future that holds it is dropped.
+pub(super) struct Forget<'a> {
+    pub(super) link: &'a Link,
+    pub(super) request: RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.link.forget(self.request);
+    }
+}
+
 /// Connects, passes replies on, and reconnects, until the task is aborted.
 pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     let mut pause = FIRST_PAUSE;

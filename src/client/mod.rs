@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use backup::NoBackup;
 pub use error::{ClientError, ConnectError, Rejected};
-use link::{Link, NotSent};
+use link::{Forget, Link, NotSent};
 use links::Links;
 use session::{BRIEF, Session, Ticket};
 
@@ -28,8 +28,8 @@ pub use crate::wire::{Members, NoAnswer, Refusal, Role, ServerInfo};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership, RequestId};
-use crate::wire::{Ask, CLIENT_HEADER_BYTES, Outcome, Request};
+use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership};
+use crate::wire::{Ask, CLIENT_HEADER_BYTES, CLIENT_VERSIONS, Outcome, Request};
 
 /// The pause between attempts while every replica refuses: it doubles from the first value up to
 /// the second.
@@ -79,7 +79,10 @@ impl ClientConfig {
     ) -> ClientConfig {
         let replicas = replicas.into_iter().map(|(id, address)| (id, address.into())).collect();
         ClientConfig {
-            network: mesh::ClientConfig::new(cluster, name, credentials),
+            network: mesh::ClientConfig {
+                frames: CLIENT_VERSIONS,
+                ..mesh::ClientConfig::new(cluster, name, credentials)
+            },
             replicas,
             follow: true,
             prefer: None,
@@ -467,18 +470,6 @@ async fn attempt(link: &Link, request: &Request, enough: Instant, deadline: Inst
                 _ => Attempt::Unknown(format!("{} has not answered", link.replica)),
             },
         };
-    }
-}
-
-/// Stops waiting when it is dropped, also if the future that holds it is dropped.
-struct Forget<'a> {
-    link: &'a Link,
-    request: RequestId,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.link.forget(self.request);
     }
 }
 

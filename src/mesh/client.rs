@@ -20,8 +20,8 @@ use super::refusal::{Closed, Refusal};
 use super::resolve::Resolver;
 use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
+use crate::types::Versions;
 use crate::types::{Address, MemberId};
-use crate::wire::{CLIENT_VERSIONS, Versions};
 
 /// How long [`ClientEndpoint::shutdown`] waits until the replicas have been told.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ impl ClientConfig {
             limits: ConnectionLimits::default(),
             congestion: Congestion::default(),
             wan: None,
-            frames: CLIENT_VERSIONS,
+            frames: Versions::only(hello::UNSAID),
         }
     }
 }

@@ -5,11 +5,12 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::credentials::Credentials;
+use super::hello::UNSAID;
 use super::resolve::Resolver;
 use super::terms::Terms;
 use super::wan::Wan;
+use crate::types::Versions;
 use crate::types::{Address, MemberId, Presence};
-use crate::wire::{CLIENT_VERSIONS, Versions};
 
 /// The configuration of [`Mesh::start`](super::Mesh::start).
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl MeshConfig {
             presence: Presence { life, ..Presence::default() },
             origin: 0,
             terms: Terms::default(),
-            client_frames: CLIENT_VERSIONS,
+            client_frames: Versions::only(UNSAID),
             listen: listen.into(),
             socket: None,
             peers: BTreeMap::new(),

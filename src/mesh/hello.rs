@@ -25,8 +25,8 @@ use super::VERSION;
 use super::refusal::{Closed, Refusal};
 use super::terms::Terms;
 use super::votes::Votes;
+use crate::types::Versions;
 use crate::types::{Known, LogPosition, MAX_REPLICAS, MemberId, Presence};
-use crate::wire::Versions;
 
 const MAGIC: [u8; 4] = *b"isnm";
 /// The longest hello in bytes; checked before any allocation for it.
@@ -34,7 +34,7 @@ const MAX_HELLO_BYTES: usize = 4096;
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
 /// The version of the frames of clients and replicas that do not say any.
-const UNSAID: u8 = 2;
+pub(super) const UNSAID: u8 = 2;
 
 /// What one replica tells another.
 #[derive(Clone, PartialEq, Eq, Debug)]

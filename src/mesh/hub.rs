@@ -20,8 +20,8 @@ use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
 use super::{Inbound, MeshError, Terms, bind, tls};
+use crate::types::Versions;
 use crate::types::{Address, MemberId, Presence};
-use crate::wire::Versions;
 
 /// How long queued frames may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);

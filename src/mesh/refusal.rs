@@ -8,8 +8,8 @@ use quinn::{ConnectionError, VarInt};
 
 use super::VERSION;
 use super::votes::Votes;
+use crate::types::Versions;
 use crate::types::{Known, MemberId};
-use crate::wire::Versions;
 
 /// Why this end closes a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

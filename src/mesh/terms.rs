@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::refusal::Refusal;
 use super::votes::Votes;
 use crate::types::MemberId;
-use crate::wire::Versions;
+use crate::types::Versions;
 
 /// The default protocol.
 const DEFAULT_PROTOCOL: &str = "epaxos";
@@ -43,8 +43,8 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other, and
-    /// in which version of the frames.
+    /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other,
+    /// and in which version of the frames.
     pub(super) fn compare(&self, id: MemberId, theirs: &Terms) -> Result<u8, Refusal> {
         if self.protocol != theirs.protocol {
             let (ours, theirs) = (self.protocol.clone(), theirs.protocol.clone());

@@ -27,11 +27,9 @@ use crate::replica;
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
     Address, ClientId, Command, MemberId, Numbering, Optimisations, Quorums, ReplicaId, RequestId,
-    Retention, Settings, Timing,
+    Retention, Settings, Timing, Versions,
 };
-use crate::wire::{
-    CLIENT_HEADER_BYTES, CLIENT_VERSIONS, PEER_VERSIONS, SNAPSHOT_VERSIONS, Versions,
-};
+use crate::wire::{CLIENT_HEADER_BYTES, CLIENT_VERSIONS, PEER_VERSIONS, SNAPSHOT_VERSIONS};
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);

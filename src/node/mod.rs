@@ -15,7 +15,8 @@
 //! Read the files in this order; each uses only those before it:
 //!
 //! 1. what a user sees: `limits`, `poison`, `error`, `members`, `latency`, `metrics`, `status`;
-//! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`, `lend`;
+//! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`,
+//!    `lend`;
 //! 3. what the threads share: `work`, `shared`;
 //! 4. each thread's own part: `apply`, `journal`, `records`, `reminder`, `snapshot`;
 //! 5. input from the network: `register`, `quotas`, `clients`, `inbox`;

@@ -74,11 +74,11 @@ pub use peer::{
 };
 pub use reader::{Limits, Reader};
 pub use snapshot::{
-    Encoded, Front, ReadSnapshotError, SNAPSHOT_VERSION, STATE_PIECE, SnapshotDecoder, SnapshotEnd,
-    SnapshotError, WriteSnapshotError, encode_snapshot,
+    Encoded, Front, ReadSnapshotError, SNAPSHOT_VERSION, SNAPSHOT_VERSIONS, STATE_PIECE,
+    SnapshotDecoder, SnapshotEnd, SnapshotError, WriteSnapshotError, encode_snapshot,
 };
 
-pub use versions::{BACKUPS, CLIENT_VERSIONS, PEER_VERSIONS, SNAPSHOT_VERSIONS, Versions};
+pub use versions::{BACKUPS, CLIENT_VERSIONS, PEER_VERSIONS};
 
 use bytes::BytesMut;
 

@@ -4,10 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
-use super::versions::{PEER_VERSIONS, Versions};
+use super::versions::PEER_VERSIONS;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::{Heard, PeerMessage, Record, Since};
-use crate::types::{LogPosition, MAX_REPLICAS, Time};
+use crate::types::{LogPosition, MAX_REPLICAS, Time, Versions};
 
 /// The version of the log's records.
 pub const RECORD_VERSION: u8 = 1;

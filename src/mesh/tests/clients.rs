@@ -190,7 +190,7 @@ async fn halves_of_frames_hold_up_their_own_certificate_alone_and_not_for_ever()
             cluster: CLUSTER.into(),
             to: r(1),
             name: "alice".into(),
-            frames: crate::wire::CLIENT_VERSIONS,
+            frames: crate::types::Versions::only(2),
         };
         hello::send(&mut tx, &hello.encode()).await.unwrap();
         hello::receive(&mut rx).await.unwrap();

@@ -1,5 +1,5 @@
-//! A backup of a running replica: the replica takes a snapshot, and whoever wants the backup fetches
-//! it part by part, from this process or over the network.
+//! A backup of a running replica: it takes a snapshot, and whoever wants the backup fetches that
+//! part by part, from this process or over the network.
 //!
 //! Before the snapshot, a command that conflicts with every other is decided and executed at that
 //! replica. So the backup has everything that was answered before it was asked for, whichever

@@ -7,8 +7,7 @@
 //! protocol makes no difference:
 //!
 //! 1. *No two decisions.* No member has a record of the old cluster, and the mesh refuses messages
-//!    of another origin. The old cluster's slots and the new one's have nothing but their numbers in
-//!    common.
+//!    of another origin. The slots of the two clusters have only their numbers in common.
 //! 2. *No command is lost or done twice.* The state contains the sessions. What it has executed is
 //!    answered from them. What it has not executed has no effect in it, and is executed once if its
 //!    client tries again.
@@ -90,8 +89,8 @@ pub struct Backup {
     pub position: LogPosition,
     /// What the replica had executed; the state contains exactly this.
     pub executed: Executed,
-    /// How many instances a stopped replica knew of and had not executed. They are left out. A client
-    /// that waits for one of their commands has to retry it.
+    /// How many instances a stopped replica knew of and had not executed. They are left out. A
+    /// client that waits for one of their commands has to retry it.
     pub left_out: u64,
     /// The era of the sessions.
     pub era: Era,

@@ -15,8 +15,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 impl<P: NodeProtocol> Runner<P> {
     /// Encodes each message in the version that was agreed on with its receivers, once unless the
     /// cluster is being upgraded, and queues it for all of them. A message that does not fit
-    /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends it
-    /// again.
+    /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends
+    /// it again.
     pub(super) fn send(&mut self) {
         for (to, epoch, message) in self.out.messages.drain(..) {
             if self.buffer.capacity() < BUFFER_BYTES / 16 {

@@ -1,5 +1,5 @@
-//! Callers that ask for a snapshot, and those that fetch one for a backup. Part of the core thread's
-//! side of snapshots.
+//! Callers that ask for a snapshot, and those that fetch one for a backup. Part of the core
+//! thread's side of snapshots.
 
 use super::Snapshots;
 use super::worker::Task;
