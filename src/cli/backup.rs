@@ -39,7 +39,7 @@ Exit codes:
   2  the backup cannot be written; an older file of this name is unchanged
   3  no answer, or it was cut off: nothing was written
   4  the data directory cannot be used
-  5  no replica could be reached, or none could take a snapshot: nothing was written"
+  5  nothing was written: no replica was reached, or none took a snapshot"
 )]
 pub(super) struct Backup {
     /// The replica's data directory, unless --cluster is given; and the file to write
