@@ -13,7 +13,7 @@ use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig};
 use isonomy::internals::mesh::{self, ClientEndpoint, WanControl};
-use isonomy::internals::wire::{Ask, Request, encode_request};
+use isonomy::internals::wire::{Ask, CLIENT_VERSIONS, Request, encode_request};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
 use isonomy::node::Limits;
 use isonomy::types::{ClientId, Consistency, MemberId, RequestId};
@@ -115,7 +115,7 @@ fn read_of_large(sequence: u64) -> Bytes {
     let request = RequestId::new(ClientId(9), sequence);
     let request = Request { request, floor: 0, ask: Ask::ReadLocal(payload) };
     let mut frame = BytesMut::new();
-    encode_request(&request, &mut frame);
+    encode_request(CLIENT_VERSIONS.newest, &request, &mut frame);
     frame.freeze()
 }
 
@@ -156,7 +156,7 @@ fn write_of(flood: usize, sequence: u64) -> Bytes {
     let request = RequestId::new(client, sequence);
     let request = Request { request, floor: 0, ask: Ask::Execute(payload) };
     let mut frame = BytesMut::new();
-    encode_request(&request, &mut frame);
+    encode_request(CLIENT_VERSIONS.newest, &request, &mut frame);
     frame.freeze()
 }
 

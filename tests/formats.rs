@@ -17,7 +17,7 @@ use isonomy::Replica;
 use isonomy::internals::storage::{FileDisk, Identity, Met};
 use isonomy::machine::{Applier, Kv, KvCommand, StateMachine, encode};
 use isonomy::network::Authority;
-use isonomy::node::{BackupOptions, Source, backup, restore};
+use isonomy::node::{BackupOptions, RestoreOptions, Source, backup, restore};
 use isonomy::types::{Began, ClientId, Command, Era, LogPosition, MemberId, ReplicaId, RequestId};
 
 /// The number of commands in the snapshot. The log has one more.
@@ -100,7 +100,9 @@ async fn a_directory_with_a_snapshot_of_version_1_is_gone_on_from() {
 async fn a_backup_of_version_1_is_restored() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("data");
-    let made = restore::<Kv>(fixture("backup"), &directory, MemberId::of(me())).unwrap();
+    let as_it_was = RestoreOptions::default();
+    let made = restore::<Kv>(fixture("backup"), &directory, MemberId::of(me()), &as_it_was);
+    let made = made.unwrap();
     assert_eq!((made.source, made.era, made.sessions), (Source::Snapshot, Era::FIRST, 3));
     let replica = start(&directory).await;
     assert_eq!(replica.digest().await.unwrap(), applied(IN_SNAPSHOT).digest());

@@ -22,8 +22,8 @@ use isonomy::internals::mesh::{
 use isonomy::internals::protocol::epaxos::{CommitValue, Message};
 use isonomy::internals::replica::PeerMessage;
 use isonomy::internals::wire::{
-    self, Ask, Frame, Outcome, PEER_VERSION, Refusal, Request, SNAPSHOT_VERSION, decode_peer,
-    decode_reply, encode_peer, encode_request,
+    self, Ask, CLIENT_VERSIONS, Frame, Outcome, PEER_VERSIONS, Refusal, Request, SNAPSHOT_VERSIONS,
+    decode_peer, decode_reply, encode_peer, encode_request,
 };
 use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::{Durability, ProposeError};
@@ -73,7 +73,7 @@ async fn setting() -> Setting {
         replicas.push(builder.tls(credentials(number)).start().await.unwrap());
     }
     let mut config = MeshConfig::new("hostile", id(3), 1, addrs[2], credentials(3));
-    (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
+    (config.terms.frames, config.terms.snapshots) = (PEER_VERSIONS, SNAPSHOT_VERSIONS);
     config.socket = sockets.next();
     config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
@@ -234,7 +234,7 @@ async fn a_client_without_sense_is_cut_off_and_one_without_measure_slowed_down()
         let ask = Ask::Execute(Bytes::from_static(b"\xff\xff"));
         let request = Request { request: RequestId::new(ClientId(9), sequence), floor: 0, ask };
         let mut frame = BytesMut::new();
-        encode_request(&request, &mut frame);
+        encode_request(CLIENT_VERSIONS.newest, &request, &mut frame);
         channel.send(frame.freeze()).unwrap();
     }
     while outcomes.len() < 2 {
@@ -263,7 +263,7 @@ async fn a_replica_that_comes_back_without_its_memory_is_not_listened_to() {
     // Use another port: the old one may take a moment to become free.
     let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut config = MeshConfig::new("hostile", id(3), 2, addr, credentials);
-    (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
+    (config.terms.frames, config.terms.snapshots) = (PEER_VERSIONS, SNAPSHOT_VERSIONS);
     config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
     let again = Mesh::start(config, heard).await.unwrap();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::machines::Machines;
 use common::{create, eventually, get, id, put, value};
 use isonomy::Replica;
+use isonomy::client::{Client, ClientConfig};
 use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::{Fault, NotChanged, ProposeError, ProtocolKind, Rejected, Role, StartError};
 use isonomy::types::{Change, ClientId, Member, RequestId};
@@ -269,4 +270,23 @@ async fn what_cannot_be_done_is_refused_with_the_reason() {
             assert!(matches!(fault, Fault::Outcast { .. }), "{fault}");
         }
     }
+}
+
+/// A member that was started a moment before it is added, or a moment after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_is_waited_for() {
+    let mut cluster = Cluster::start(ProtocolKind::EPaxos, 3, 4).await;
+    let authority = &cluster.machines.authority;
+    let credentials = authority.issue_administrator("boss").unwrap().credentials().unwrap();
+    let addresses = (1..=3).map(|number| (id(number), cluster.machines.addrs[number as usize - 1]));
+    let mut config = ClientConfig::new(authority.cluster(), "boss", credentials, addresses);
+    config.patience = common::PATIENCE;
+    let client = Client::<Kv>::connect(config).await.unwrap();
+    let add = Change::Add(cluster.member(4));
+    let asked = tokio::spawn(async move { client.change_members(add, false).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!asked.is_finished(), "it is not refused at once");
+    cluster.run(4).await;
+    assert_eq!(asked.await.unwrap().unwrap().len(), 4);
+    cluster.takes_part(4).await;
 }

@@ -138,3 +138,32 @@ fn a_directory_on_redb_is_refused_in_memory_and_understood_by_the_other_commands
     cluster.serve(1);
     assert_eq!(cluster.told(&["get", "key", "--replica", "1"]), "value\n");
 }
+
+#[test]
+fn a_running_cluster_on_redb_is_backed_up_with_all_of_its_state() {
+    let mut cluster = lay_out();
+    cluster.serve_all();
+    let value = "x".repeat(20_000);
+    for key in 0..30 {
+        cluster.told(&["put", &format!("k{key}"), &value]);
+    }
+    let file = cluster.dir.join("backup");
+    let name = file.to_str().expect("a name in UTF-8");
+    cluster.told(&["backup", name, "--replica", "1"]);
+    cluster.kill_all();
+    for number in 1..=3 {
+        fs::remove_dir_all(cluster.data(number)).expect("a disk");
+        let mut restore = isonomy();
+        restore.arg("restore").arg(&file).arg(cluster.data(number));
+        restore.args(["--replica", &number.to_string()]);
+        assert!(restore.status().expect("isonomy runs").success());
+    }
+    // Two of them on redb again, and one in memory.
+    cluster.serve_all();
+    for number in 1..=3 {
+        for key in 0..30 {
+            let (key, number) = (format!("k{key}"), number.to_string());
+            assert_eq!(cluster.told(&["get", &key, "--replica", &number]).trim_end(), value);
+        }
+    }
+}

@@ -13,7 +13,9 @@ use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig};
 use isonomy::internals::mesh::{self, ClientChannel, ClientEndpoint};
-use isonomy::internals::wire::{Ask, Outcome, Refusal, Request, decode_reply, encode_request};
+use isonomy::internals::wire::{
+    Ask, CLIENT_VERSIONS, Outcome, Refusal, Request, decode_reply, encode_request,
+};
 use isonomy::machine::{Kv, KvCommand, KvOutput, encode};
 use isonomy::node::{Limits, Rejected};
 use isonomy::types::{ClientId, RequestId};
@@ -137,7 +139,7 @@ async fn raw_client(cluster: &LocalCluster<Kv>, name: &str) -> ClientChannel {
 
 async fn ask(client: &mut ClientChannel, request: RequestId, ask: Ask) -> Outcome {
     let mut frame = BytesMut::new();
-    encode_request(&Request { request, floor: 0, ask }, &mut frame);
+    encode_request(CLIENT_VERSIONS.newest, &Request { request, floor: 0, ask }, &mut frame);
     client.send(frame.freeze()).unwrap();
     let mut frames = Vec::new();
     loop {

@@ -206,6 +206,11 @@ impl Cas {
 }
 
 impl Target {
+    /// As an administrator, for a command that has flags of its own.
+    pub(super) fn administrator(cluster: PathBuf, replica: Option<u32>, timeout: f64) -> Target {
+        Target { cluster, replica, timeout, file: ADMIN_FILE }
+    }
+
     /// The same, with the certificate of an administrator.
     pub(super) fn into_administrator(self) -> Target {
         Target { file: ADMIN_FILE, ..self }
@@ -254,8 +259,8 @@ impl Target {
         let path = self.cluster.join(self.file);
         if self.file == ADMIN_FILE && !path.exists() {
             bail!(
-                "{} is not there, and only an administrator may change members. Where `ca.key` \
-                 is, this makes it, with a certificate and a key:\n  isonomy cert issue {} \
+                "{} is not there, and only an administrator may do this. Where `ca.key` is, this \
+                 makes it, with a certificate and a key:\n  isonomy cert issue {} \
                  {ADMIN} --admin",
                 path.display(),
                 self.cluster.display()

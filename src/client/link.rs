@@ -73,7 +73,12 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NotSent {
     Down,
-    TooLarge { bytes: usize, limit: usize },
+    /// The replica's release does not know such requests.
+    Older,
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
 }
 
 impl Link {
@@ -121,11 +126,15 @@ impl Link {
     /// Sends a request once its connection's queue has room. The receiver gets its outcome, or an
     /// error if the connection is lost first. If this future is dropped, the request was not sent.
     pub(super) async fn ask(&self, request: &Request) -> Result<Asked, NotSent> {
-        let mut frame = BytesMut::new();
-        encode_request(request, &mut frame);
-        let frame = frame.freeze();
         loop {
             let link = self.lock().sender.clone().ok_or(NotSent::Down)?;
+            let version = link.version();
+            if version < request.ask.since() {
+                return Err(NotSent::Older);
+            }
+            let mut frame = BytesMut::new();
+            encode_request(version, request, &mut frame);
+            let frame = frame.freeze();
             let room = link.room();
             tokio::pin!(room);
             room.as_mut().enable();
@@ -227,6 +236,18 @@ impl Link {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The code under this lock keeps the state consistent at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops waiting when it is dropped, also if the future that holds it is dropped.
+pub(super) struct Forget<'a> {
+    pub(super) link: &'a Link,
+    pub(super) request: RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.link.forget(self.request);
     }
 }
 

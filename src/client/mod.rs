@@ -2,6 +2,7 @@
 //! not answer, it retries at another under the same session, so each command is executed once.
 //! After `wire` and `mesh`, which carry its requests; `node` is the replicas' side.
 
+mod backup;
 mod error;
 mod link;
 mod links;
@@ -16,8 +17,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use backup::NoBackup;
 pub use error::{ClientError, ConnectError, Rejected};
-use link::{Link, NotSent};
+use link::{Forget, Link, NotSent};
 use links::Links;
 use session::{BRIEF, Session, Ticket};
 
@@ -26,8 +28,8 @@ pub use crate::wire::{Members, NoAnswer, Refusal, Role, ServerInfo};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership, RequestId};
-use crate::wire::{Ask, CLIENT_HEADER_BYTES, Outcome, Request};
+use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership};
+use crate::wire::{Ask, CLIENT_HEADER_BYTES, CLIENT_VERSIONS, Outcome, Request};
 
 /// The pause between attempts while every replica refuses: it doubles from the first value up to
 /// the second.
@@ -77,7 +79,10 @@ impl ClientConfig {
     ) -> ClientConfig {
         let replicas = replicas.into_iter().map(|(id, address)| (id, address.into())).collect();
         ClientConfig {
-            network: mesh::ClientConfig::new(cluster, name, credentials),
+            network: mesh::ClientConfig {
+                frames: CLIENT_VERSIONS,
+                ..mesh::ClientConfig::new(cluster, name, credentials)
+            },
             replicas,
             follow: true,
             prefer: None,
@@ -321,10 +326,12 @@ impl Inner {
                 continue;
             };
             effort.tried.push(link.replica);
-            let enough = deadline.min(Instant::now() + self.attempt);
+            let attempt_takes = if request.ask.takes_long() { self.patience } else { self.attempt };
+            let enough = deadline.min(Instant::now() + attempt_takes);
             match attempt(&link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}
+                Attempt::NotSent(NotSent::Older) => effort.note(Refusal::Older(link.replica)),
                 Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
                     return Err(Rejected::TooLarge { bytes, limit }.into());
                 }
@@ -463,18 +470,6 @@ async fn attempt(link: &Link, request: &Request, enough: Instant, deadline: Inst
                 _ => Attempt::Unknown(format!("{} has not answered", link.replica)),
             },
         };
-    }
-}
-
-/// Stops waiting when it is dropped, also if the future that holds it is dropped.
-struct Forget<'a> {
-    link: &'a Link,
-    request: RequestId,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.link.forget(self.request);
     }
 }
 

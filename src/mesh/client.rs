@@ -20,6 +20,7 @@ use super::refusal::{Closed, Refusal};
 use super::resolve::Resolver;
 use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
+use crate::types::Versions;
 use crate::types::{Address, MemberId};
 
 /// How long [`ClientEndpoint::shutdown`] waits until the replicas have been told.
@@ -48,6 +49,9 @@ pub struct ClientConfig {
     pub congestion: Congestion,
     /// Emulates a wide area network between this client and the replicas.
     pub wan: Option<Wan>,
+    /// The versions of the frames that it understands.
+    #[doc(hidden)]
+    pub frames: Versions,
 }
 
 impl ClientConfig {
@@ -66,6 +70,7 @@ impl ClientConfig {
             limits: ConnectionLimits::default(),
             congestion: Congestion::default(),
             wan: None,
+            frames: Versions::only(hello::UNSAID),
         }
     }
 }
@@ -81,6 +86,7 @@ pub struct ClientEndpoint {
     cluster: Arc<str>,
     name: Arc<str>,
     limits: Arc<ConnectionLimits>,
+    frames: Versions,
 }
 
 impl ClientEndpoint {
@@ -110,7 +116,13 @@ impl ClientEndpoint {
             cluster: config.cluster.into(),
             name: config.name.into(),
             limits: Arc::new(limits),
+            frames: config.frames,
         })
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     /// Connects to `replica` at `address`. Completes when the replica has proven its name and
@@ -150,16 +162,25 @@ impl ClientEndpoint {
             cluster: self.cluster.to_string(),
             to: replica,
             name: self.name.to_string(),
+            frames: self.frames,
         };
         hello::send(&mut tx, &ours.encode()).await?;
-        if ClientHello::decode(&hello::receive(&mut rx).await?)? != ours {
+        let theirs = ClientHello::decode(&hello::receive(&mut rx).await?)?;
+        if theirs != (ClientHello { frames: theirs.frames, ..ours }) {
             Refusal::BadHello.close(&connection);
             return Err(Refusal::BadHello.into());
         }
+        let Some(version) = self.frames.agreed(theirs.frames) else {
+            let refusal = Refusal::OtherClient { ours: theirs.frames, theirs: self.frames };
+            refusal.close(&connection);
+            return Err(refusal.into());
+        };
         self.keep(&connection);
         let max_frame = self.limits.client_frame_bytes;
         let outbox = Outbox::new(self.limits.client_queue_bytes, max_frame);
-        Ok(ClientChannel { pipe: Pipe::of_client(connection, tx, rx, outbox, max_frame) })
+        Ok(ClientChannel {
+            pipe: Pipe::of_client(connection, version, (tx, rx), outbox, max_frame),
+        })
     }
 
     /// Closes every channel at once, and waits at most half a second until all connected replicas

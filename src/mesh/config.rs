@@ -5,9 +5,11 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::credentials::Credentials;
+use super::hello::UNSAID;
 use super::resolve::Resolver;
 use super::terms::Terms;
 use super::wan::Wan;
+use crate::types::Versions;
 use crate::types::{Address, MemberId, Presence};
 
 /// The configuration of [`Mesh::start`](super::Mesh::start).
@@ -27,6 +29,8 @@ pub struct MeshConfig {
     /// What all replicas of the cluster must agree on; replicas with different terms refuse each
     /// other.
     pub terms: Terms,
+    /// The versions of the frames of clients.
+    pub client_frames: Versions,
     /// Where to listen for peers and clients. With port 0 the system chooses a port. A host name is
     /// resolved at the start.
     pub listen: Address,
@@ -62,6 +66,7 @@ impl MeshConfig {
             presence: Presence { life, ..Presence::default() },
             origin: 0,
             terms: Terms::default(),
+            client_frames: Versions::only(UNSAID),
             listen: listen.into(),
             socket: None,
             peers: BTreeMap::new(),

@@ -9,6 +9,11 @@
 //! peers:   dialler → PeerHello   acceptor → PeerHello   dialler → Ready(generation)
 //! clients: client  → ClientHello replica  → ClientHello  then frames, on the same stream
 //! ```
+//!
+//! A hello says which versions of the frames its sender understands, from the oldest to the newest.
+//! Both ends use the lower of the newest. The first replicas and clients of version 7 said less.
+//! Replicas had one version of each format, in the place of the oldest. What came later follows
+//! after all that they read.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,6 +25,7 @@ use super::VERSION;
 use super::refusal::{Closed, Refusal};
 use super::terms::Terms;
 use super::votes::Votes;
+use crate::types::Versions;
 use crate::types::{Known, LogPosition, MAX_REPLICAS, MemberId, Presence};
 
 const MAGIC: [u8; 4] = *b"isnm";
@@ -27,6 +33,8 @@ const MAGIC: [u8; 4] = *b"isnm";
 const MAX_HELLO_BYTES: usize = 4096;
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
+/// The version of the frames of clients and replicas that do not say any.
+pub(super) const UNSAID: u8 = 2;
 
 /// What one replica tells another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +69,8 @@ pub(super) struct ClientHello {
     pub(super) to: MemberId,
     /// The client's name in its certificate.
     pub(super) name: String,
+    /// The versions of the frames that the sender understands.
+    pub(super) frames: Versions,
 }
 
 impl PeerHello {
@@ -84,10 +94,11 @@ impl PeerHello {
         ] {
             out.put_u64_le(field);
         }
-        out.put_slice(&[terms.votes.code(), terms.frames, terms.snapshots]);
+        out.put_slice(&[terms.votes.code(), terms.frames.oldest, terms.snapshots.oldest]);
         put_text(&mut out, &terms.protocol);
         put_memory(&mut out, &self.knows);
         put_members(&mut out, &self.members);
+        out.put_slice(&[terms.frames.newest, terms.snapshots.newest]);
         out
     }
 
@@ -116,6 +127,8 @@ impl PeerHello {
         let protocol = text(&mut rest)?;
         let knows = memory(&mut rest)?;
         let members = members(&mut rest)?;
+        let frames = versions(frames, &mut rest)?;
+        let snapshots = versions(snapshots, &mut rest)?;
         Ok(PeerHello {
             cluster,
             from,
@@ -138,6 +151,7 @@ impl ClientHello {
         let mut out = preamble(CLIENT, &self.cluster);
         out.put_u32_le(self.to.number());
         put_text(&mut out, &self.name);
+        out.put_slice(&[self.frames.oldest, self.frames.newest]);
         out
     }
 
@@ -145,7 +159,9 @@ impl ClientHello {
         let (cluster, mut rest) = open(bytes, CLIENT)?;
         let to = replica(&mut rest)?;
         let name = text(&mut rest)?;
-        Ok(ClientHello { cluster, to, name })
+        let oldest = rest.try_get_u8().unwrap_or(UNSAID);
+        let frames = versions(oldest, &mut rest)?;
+        Ok(ClientHello { cluster, to, name, frames })
     }
 }
 
@@ -224,6 +240,12 @@ fn text(rest: &mut &[u8]) -> Result<String, Refusal> {
 
 fn byte(rest: &mut &[u8]) -> Result<u8, Refusal> {
     rest.try_get_u8().map_err(|_| Refusal::BadHello)
+}
+
+/// The versions from `oldest` to the one that follows, if one does.
+fn versions(oldest: u8, rest: &mut &[u8]) -> Result<Versions, Refusal> {
+    let newest = rest.try_get_u8().unwrap_or(oldest);
+    if newest < oldest { Err(Refusal::BadHello) } else { Ok(Versions { oldest, newest }) }
 }
 
 fn number(rest: &mut &[u8]) -> Result<u64, Refusal> {
@@ -325,6 +347,7 @@ pub(super) mod tests {
                 protocol: "multi-paxos".into(),
                 votes: Votes::HandedOver,
                 skipped: 3,
+                frames: Versions { oldest: 2, newest: 3 },
                 ..Terms::default()
             },
         }
@@ -334,7 +357,7 @@ pub(super) mod tests {
     fn hellos_survive_the_wire_and_every_cut_is_refused() {
         let bytes = peer().encode();
         assert_eq!(PeerHello::decode(&bytes), Ok(peer()));
-        for cut in 0..bytes.len() {
+        for cut in 0..bytes.len() - 2 {
             assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
         }
         let members = BTreeSet::new();
@@ -344,10 +367,30 @@ pub(super) mod tests {
         assert_eq!(PeerHello::decode(&twice.encode()), Err(Refusal::BadHello));
         let late = PeerHello { from: id(u32::MAX), epoch: Some(u32::MAX), ..peer() };
         assert_eq!(PeerHello::decode(&late.encode()), Ok(late));
-        let client = ClientHello { cluster: "alpha".into(), to: id(2), name: "a".into() };
+        let client = client(id(2), "a");
         let bytes = client.encode();
         assert_eq!(ClientHello::decode(&bytes), Ok(client));
         assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
+    }
+
+    fn client(to: MemberId, name: &str) -> ClientHello {
+        let frames = Versions { oldest: 2, newest: 3 };
+        ClientHello { cluster: "alpha".into(), to, name: name.into(), frames }
+    }
+
+    /// Without the last bytes, as the first of version 7 said it.
+    #[test]
+    fn one_that_says_only_one_version_understands_that() {
+        let bytes = peer().encode();
+        let first = PeerHello::decode(&bytes[..bytes.len() - 2]).unwrap();
+        let terms = Terms { frames: Versions::only(2), ..peer().terms };
+        assert_eq!(first, PeerHello { terms, ..peer() });
+        let bytes = client(id(2), "a").encode();
+        let first = ClientHello::decode(&bytes[..bytes.len() - 2]).unwrap();
+        assert_eq!(first, ClientHello { frames: Versions::only(2), ..client(id(2), "a") });
+        let mut upside_down = bytes.to_vec();
+        *upside_down.last_mut().unwrap() = 1;
+        assert_eq!(ClientHello::decode(&upside_down), Err(Refusal::BadHello));
     }
 
     #[test]
@@ -371,7 +414,7 @@ pub(super) mod tests {
     #[test]
     fn a_list_out_of_order_and_an_epoch_beyond_all_are_refused() {
         let bytes = peer().encode();
-        let members = bytes.len() - 12;
+        let members = bytes.len() - 14;
         // The version, the kind, the cluster, two numbers, the presence and the origin.
         let epoch = 4 + 2 + 1 + 6 + 8 + 32 + 8;
         assert_eq!(bytes[epoch], 1, "here is the epoch");
@@ -396,7 +439,7 @@ pub(super) mod tests {
     #[test]
     fn damaged_hellos_are_refused_or_say_something_else() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let client = ClientHello { cluster: "alpha".into(), to: peer().to, name: "eve".into() };
+        let client = client(peer().to, "eve");
         let (mut accepted, mut refused) = (0, 0);
         for round in 0..1_000_000 {
             let as_peer = round % 2 == 0;
@@ -418,8 +461,11 @@ pub(super) mod tests {
                 // Bytes after the known fields belong to a later version. A memory counts only if
                 // its flag is set.
                 Ok(again) => {
-                    let length = again.len();
-                    assert!(bytes.len() >= length && (as_peer || bytes.starts_with(&again)));
+                    // The last two bytes may be missing.
+                    let length = again.len() - 2;
+                    assert!(
+                        bytes.len() >= length && (as_peer || bytes.starts_with(&again[..length]))
+                    );
                     accepted += 1;
                 }
                 Err(_) => refused += 1,

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
 use super::{Inbound, MeshError, Terms, bind, tls};
+use crate::types::Versions;
 use crate::types::{Address, MemberId, Presence};
 
 /// How long queued frames may take to be sent at shutdown.
@@ -34,6 +35,8 @@ pub(super) struct Hub {
     pub(super) presence: Presence,
     pub(super) origin: u64,
     pub(super) terms: Terms,
+    /// The versions of the frames of clients.
+    pub(super) client_frames: Versions,
     pub(super) limits: ConnectionLimits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) local_addr: SocketAddr,
@@ -64,7 +67,9 @@ impl Hub {
     ) -> Result<Hub, MeshError> {
         check(&config)?;
         let MeshConfig { cluster, id, presence, listen, socket, peers, resolver, .. } = config;
-        let MeshConfig { credentials, limits, congestion, wan, origin, terms, .. } = config;
+        let MeshConfig {
+            credentials, limits, congestion, wan, origin, terms, client_frames, ..
+        } = config;
         // Then the configured peers are checked. Others that the cluster has agreed on since must
         // not keep a replica from starting.
         let is_prepared = socket.is_some();
@@ -98,6 +103,7 @@ impl Hub {
             presence,
             origin,
             terms,
+            client_frames,
             limits,
             cluster,
             inbound,

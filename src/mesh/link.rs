@@ -2,7 +2,7 @@
 //! the node learns about it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::types::{Address, MemberId, Presence};
 pub(super) struct Link {
     pub(super) peer: MemberId,
     pub(super) counters: Counters,
+    /// The version of the frames that was agreed on for the current connection, or the last one.
+    frames: AtomicU8,
     lanes: [Outbox; Lane::ALL.len()],
     /// The serial of the connection that the node was told is up; 0 if none. Locked during the
     /// callbacks.
@@ -90,6 +92,7 @@ impl Link {
         Link {
             peer,
             counters: Counters::default(),
+            frames: AtomicU8::new(0),
             lanes: Lane::ALL.map(|_| Outbox::new(limits.peer_queue_bytes, limits.peer_frame_bytes)),
             told: Mutex::new(0),
             state: Mutex::new(LinkState {
@@ -105,6 +108,11 @@ impl Link {
             up: watch::Sender::new(false),
             ticket: watch::Sender::new(0),
         }
+    }
+
+    /// The version of the frames for the current connection, or the last one; 0 before the first.
+    pub(super) fn frames(&self) -> u8 {
+        self.frames.load(Ordering::Acquire)
     }
 
     /// Sets what the peer's address resolves to now.
@@ -138,6 +146,7 @@ impl Link {
     pub(super) fn install<T>(
         &self,
         connection: &quinn::Connection,
+        frames: u8,
         inbound: &dyn Inbound,
         shown: Presence,
         decide: impl FnOnce(&mut Arbiter) -> Result<T, Refusal>,
@@ -154,6 +163,9 @@ impl Link {
         if let Some(before) = before {
             Refusal::Replaced.close(&before);
         }
+        // A frame for the connection before, in another version, is refused by the peer like any
+        // that makes no sense, and lost.
+        self.frames.store(frames, Ordering::Release);
         for lane in &self.lanes {
             count(&self.counters.frames_dropped, lane.open(serial));
         }

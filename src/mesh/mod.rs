@@ -313,6 +313,12 @@ impl Mesh {
         self.hub.links.get(to).ok_or(Dropped::UnknownPeer)?.send(lane, frame)
     }
 
+    /// The version in which a peer's frames are to be encoded: the one that was agreed on for its
+    /// connection. `None` if it has never been connected.
+    pub fn frames(&self, to: MemberId) -> Option<u8> {
+        self.hub.links.get(to).map(|link| link.frames()).filter(|version| *version > 0)
+    }
+
     /// The address where this mesh listens, with the port that the system chose if none was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.hub.local_addr

@@ -53,15 +53,15 @@ pub(super) async fn greet(
     if theirs.from != link.peer {
         return Err(Refusal::WrongReplica { ours: hub.id, wanted: theirs.to }.into());
     }
-    let silent = judge(hub, &link, &theirs).await?;
+    let judged = judge(hub, &link, &theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
-        let (serial, generation) = commit(hub, &link, connection, &theirs, silent)?;
+        let (serial, generation) = commit(hub, &link, connection, &theirs, judged)?;
         let mut ready = BytesMut::new();
         ready.put_u64_le(generation);
         (serial, Some(ready))
     } else {
-        (obey(hub, &link, connection, &theirs, theirs.generation, silent)?, None)
+        (obey(hub, &link, connection, &theirs, theirs.generation, judged)?, None)
     };
     Ok(Established { link, connection: connection.clone(), serial, commit, hello: tx })
 }
@@ -111,16 +111,16 @@ async fn answer_peer(
     theirs: &PeerHello,
     (mut tx, mut rx): (SendStream, RecvStream),
 ) -> Result<(u64, Option<BytesMut>, SendStream), Closed> {
-    let silent = judge(hub, link, theirs).await?;
+    let judged = judge(hub, link, theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
-        let (serial, generation) = commit(hub, link, connection, theirs, silent)?;
+        let (serial, generation) = commit(hub, link, connection, theirs, judged)?;
         (serial, Some(own_hello(hub, link, generation).encode()))
     } else {
         hello::send(&mut tx, &own_hello(hub, link, 0).encode()).await?;
         let ready = hello::receive(&mut rx).await?;
         let generation = u64::from_le_bytes(ready.try_into().map_err(|_| Refusal::BadHello)?);
-        (obey(hub, link, connection, theirs, generation, silent)?, None)
+        (obey(hub, link, connection, theirs, generation, judged)?, None)
     };
     Ok((serial, commit, tx))
 }
@@ -153,16 +153,24 @@ fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<(),
     check_certificate(connection, replica_name(&hub.cluster, hello.from))
 }
 
-/// Whether the replica that sent the hello may connect. Returns the peer's life that gives way to
-/// it, if any.
-async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal> {
+/// How a replica may connect.
+#[derive(Clone, Copy)]
+struct Judged {
+    /// The peer's life that gives way to it, if any.
+    silent: Option<u64>,
+    /// The version of the frames.
+    frames: u8,
+}
+
+/// Whether the replica that sent the hello may connect.
+async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Judged, Refusal> {
     let id = hello.from;
     if hello.origin != hub.origin {
         let (ours, theirs) = (hub.origin, hello.origin);
         return Err(Refusal::OtherOrigin { id, ours, theirs });
     }
     compare_lists(&hub.inbound.introduce(), hello)?;
-    hub.terms.compare(id, &hello.terms)?;
+    let frames = hub.terms.compare(id, &hello.terms)?;
     if hub.terms.votes != hello.terms.votes && link.is_dialled() && link.tell_flushing() {
         let (ours, theirs) = (hub.terms.votes, hello.terms.votes);
         warn!(us = %hub.id, peer = %id, ?ours, ?theirs, "only one of the two flushes its votes");
@@ -173,7 +181,7 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
     if silent.is_some() {
         admit(hub, hello).await?;
     }
-    Ok(silent)
+    Ok(Judged { silent, frames })
 }
 
 /// Whether the sender of a hello counts quorums as this replica does. Each epoch has one list of
@@ -248,9 +256,10 @@ fn commit(
     link: &Link,
     connection: &Connection,
     hello: &PeerHello,
-    silent: Option<u64>,
+    judged: Judged,
 ) -> Result<(u64, u64), Refusal> {
-    link.install(connection, &*hub.inbound, hello.shown, |arbiter| {
+    let Judged { silent, frames } = judged;
+    link.install(connection, frames, &*hub.inbound, hello.shown, |arbiter| {
         arbiter.commit(hub.presence.life, hello, silent)
     })
 }
@@ -261,9 +270,10 @@ fn obey(
     connection: &Connection,
     hello: &PeerHello,
     generation: u64,
-    silent: Option<u64>,
+    judged: Judged,
 ) -> Result<u64, Refusal> {
-    link.install(connection, &*hub.inbound, hello.shown, |arbiter| {
+    let Judged { silent, frames } = judged;
+    link.install(connection, frames, &*hub.inbound, hello.shown, |arbiter| {
         arbiter.obey(hello, generation, silent)
     })
     .map(|(serial, ())| serial)

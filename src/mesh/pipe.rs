@@ -44,12 +44,18 @@ pub(super) async fn welcome(
     let outbox = Outbox::of(Arc::clone(&account), limits.client_queue_bytes, max_frame);
     let outbox = Arc::new(outbox);
     place.attach(&outbox);
-    hello::send(&mut tx, &theirs.encode()).await?;
+    let ours = hub.client_frames;
+    let Some(version) = ours.agreed(theirs.frames) else {
+        return Err(Refusal::OtherClient { ours, theirs: theirs.frames }.into());
+    };
+    let answer = ClientHello { frames: ours, ..theirs.clone() };
+    hello::send(&mut tx, &answer.encode()).await?;
     debug!(us = %hub.id, client = %theirs.name, remote = %connection.remote_address(), "connected");
     let stall = limits.client_stall;
     let measure = Measure { room: Arc::clone(account.half_frames()), stall };
     let incoming = FrameStream::measured(rx, max_frame, measure);
-    let sender = FrameSender::new(connection.clone(), outbox, Some(Arc::clone(&hub.cut_off)));
+    let sender =
+        FrameSender::new(connection.clone(), version, outbox, Some(Arc::clone(&hub.cut_off)));
     let pipe = Pipe::start(sender, tx, incoming, Some(stall), place);
     let (name, idle) = (theirs.name, limits.client_idle);
     hub.inbound.on_client(ClientConnection { pipe, name, is_administrator, account, idle });
@@ -69,6 +75,8 @@ pub struct FrameSender(Arc<Sending>);
 struct Sending {
     outbox: Arc<Outbox>,
     connection: Connection,
+    /// The version of the frames that was agreed on.
+    version: u8,
     /// Why this end closed the connection; QUIC remembers only that it did.
     ended: OnceLock<Refusal>,
     /// Bounds the log lines about it, on the side where clients could flood the log.
@@ -108,12 +116,12 @@ impl Pipe {
     /// A client's end; its frames come from `rx`.
     pub(super) fn of_client(
         connection: Connection,
-        tx: SendStream,
-        rx: RecvStream,
+        version: u8,
+        (tx, rx): (SendStream, RecvStream),
         outbox: Outbox,
         max_frame: usize,
     ) -> Pipe {
-        let sender = FrameSender::new(connection, Arc::new(outbox), None);
+        let sender = FrameSender::new(connection, version, Arc::new(outbox), None);
         Pipe::start(sender, tx, FrameStream::new(rx, max_frame), None, ())
     }
 
@@ -153,8 +161,19 @@ impl Drop for Pipe {
 }
 
 impl FrameSender {
-    fn new(connection: Connection, outbox: Arc<Outbox>, tally: Option<Arc<Tally>>) -> FrameSender {
-        FrameSender(Arc::new(Sending { outbox, connection, ended: OnceLock::new(), tally }))
+    fn new(
+        connection: Connection,
+        version: u8,
+        outbox: Arc<Outbox>,
+        tally: Option<Arc<Tally>>,
+    ) -> FrameSender {
+        let ended = OnceLock::new();
+        FrameSender(Arc::new(Sending { outbox, connection, version, ended, tally }))
+    }
+
+    /// The version of the frames that both ends agreed on.
+    pub fn version(&self) -> u8 {
+        self.0.version
     }
 
     /// Queues a frame; never blocks.

@@ -8,6 +8,7 @@ use quinn::{ConnectionError, VarInt};
 
 use super::VERSION;
 use super::votes::Votes;
+use crate::types::Versions;
 use crate::types::{Known, MemberId};
 
 /// Why this end closes a connection.
@@ -198,19 +199,31 @@ pub enum Refusal {
         /// What the other end does.
         theirs: Votes,
     },
-    /// The other end writes a format in another version.
+    /// The two ends understand no version of a format in common.
     #[error(
-        "{id} writes {what} in version {theirs}, and this replica in {ours}: upgrade the older"
+        "{id} has {what} in {theirs}, and this replica in {ours}: upgrade the older of the two, \
+         release by release"
     )]
     OtherFormat {
         /// The replica that is refused.
         id: MemberId,
         /// The format.
         what: &'static str,
-        /// The refusing end's version.
-        ours: u8,
+        /// The refusing end's versions.
+        ours: Versions,
         /// The other end's.
-        theirs: u8,
+        theirs: Versions,
+    },
+    /// A client and a replica understand no version of their frames in common.
+    #[error(
+        "the client speaks {theirs} of the client protocol, and the replica {ours}: upgrade the \
+         older of the two"
+    )]
+    OtherClient {
+        /// The replica's versions.
+        ours: Versions,
+        /// The client's.
+        theirs: Versions,
     },
     /// A replica comes with another data directory than the one it is known by.
     #[error(
@@ -308,6 +321,7 @@ impl Refusal {
             Refusal::OtherSkips { .. } => 0x2b,
             Refusal::Contradiction { .. } => 0x2c,
             Refusal::TooManyGuests { .. } => 0x2d,
+            Refusal::OtherClient { .. } => 0x2e,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }

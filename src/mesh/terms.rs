@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::refusal::Refusal;
 use super::votes::Votes;
 use crate::types::MemberId;
+use crate::types::Versions;
 
 /// The default protocol.
 const DEFAULT_PROTOCOL: &str = "epaxos";
@@ -22,10 +23,10 @@ pub struct Terms {
     /// A hash of the requests that the operator has excluded from execution; 0 if there are none.
     /// If one replica executes a command that another skips, their states differ from there on.
     pub skipped: u64,
-    /// The version of the frames between replicas.
-    pub frames: u8,
-    /// The version of the snapshots that replicas send each other.
-    pub snapshots: u8,
+    /// The versions of the frames between replicas.
+    pub frames: Versions,
+    /// The versions of the snapshots that replicas send each other.
+    pub snapshots: Versions,
 }
 
 impl Default for Terms {
@@ -35,27 +36,25 @@ impl Default for Terms {
             session_idle: Duration::from_secs(3600),
             votes: Votes::InMemory,
             skipped: 0,
-            frames: 0,
-            snapshots: 0,
+            frames: Versions::only(0),
+            snapshots: Versions::only(0),
         }
     }
 }
 
 impl Terms {
-    /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other.
-    pub(super) fn compare(&self, id: MemberId, theirs: &Terms) -> Result<(), Refusal> {
+    /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other,
+    /// and in which version of the frames.
+    pub(super) fn compare(&self, id: MemberId, theirs: &Terms) -> Result<u8, Refusal> {
         if self.protocol != theirs.protocol {
             let (ours, theirs) = (self.protocol.clone(), theirs.protocol.clone());
             return Err(Refusal::OtherProtocol { id, ours, theirs });
         }
-        for (what, ours, theirs) in [
-            ("frames", self.frames, theirs.frames),
-            ("snapshots", self.snapshots, theirs.snapshots),
-        ] {
-            if ours != theirs {
-                return Err(Refusal::OtherFormat { id, what, ours, theirs });
-            }
-        }
+        let agree = |what, ours: Versions, theirs: Versions| {
+            ours.agreed(theirs).ok_or(Refusal::OtherFormat { id, what, ours, theirs })
+        };
+        let frames = agree("frames", self.frames, theirs.frames)?;
+        agree("snapshots", self.snapshots, theirs.snapshots)?;
         let (ours, theirs_too) = (self.votes, theirs.votes);
         if (ours == Votes::InMemory) != (theirs_too == Votes::InMemory) {
             let theirs = theirs_too;
@@ -68,7 +67,7 @@ impl Terms {
         if ours != theirs {
             return Err(Refusal::OtherSessionIdle { id, ours, theirs });
         }
-        Ok(())
+        Ok(frames)
     }
 
     /// The session idle time in milliseconds, as it is encoded.
@@ -85,12 +84,15 @@ mod tests {
     fn every_term_that_differs_is_named_with_both_values() {
         let id = MemberId::new(3).unwrap();
         let ours = Terms::default();
-        assert_eq!(ours.compare(id, &ours), Ok(()));
+        assert_eq!(ours.compare(id, &ours), Ok(0));
         type Change = fn(&mut Terms);
         let cases: [(Change, [&str; 3]); 6] = [
             (|it| it.protocol = "paxos".into(), ["\"paxos\"", "\"epaxos\"", "`protocol`"]),
-            (|it| it.frames += 1, ["frames", "version", "upgrade"]),
-            (|it| it.snapshots += 1, ["snapshots", "version", "upgrade"]),
+            (
+                |it| it.frames = Versions::only(1),
+                ["frames in version 1", "in version 0", "upgrade"],
+            ),
+            (|it| it.snapshots = Versions::only(1), ["snapshots", "version 1", "upgrade"]),
             (|it| it.skipped = 7, ["other requests", "`--skip`", "inspect"]),
             (|it| it.votes = Votes::HandedOver, ["in memory", "on disk", "`durability`"]),
             (
@@ -107,6 +109,6 @@ mod tests {
         }
         let flushed = Terms { votes: Votes::Flushed, ..ours.clone() };
         let handed_over = Terms { votes: Votes::HandedOver, ..ours };
-        assert_eq!(flushed.compare(id, &handed_over), Ok(()), "either promise can be kept");
+        assert_eq!(flushed.compare(id, &handed_over), Ok(0), "either promise can be kept");
     }
 }

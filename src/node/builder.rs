@@ -27,9 +27,9 @@ use crate::replica;
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
     Address, ClientId, Command, MemberId, Numbering, Optimisations, Quorums, ReplicaId, RequestId,
-    Retention, Settings, Timing,
+    Retention, Settings, Timing, Versions,
 };
-use crate::wire::{CLIENT_HEADER_BYTES, PEER_VERSION, SNAPSHOT_VERSION};
+use crate::wire::{CLIENT_HEADER_BYTES, CLIENT_VERSIONS, PEER_VERSIONS, SNAPSHOT_VERSIONS};
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
@@ -50,6 +50,8 @@ pub struct ReplicaBuilder<S> {
     id: Option<MemberId>,
     cluster: String,
     protocol: ProtocolKind,
+    /// The versions of the frames that it understands, of replicas and of clients.
+    frames: (Versions, Versions),
     peers: BTreeMap<u32, Address>,
     listen: Option<SocketAddr>,
     resolver: Resolver,
@@ -78,6 +80,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             id: None,
             cluster: "isonomy".to_owned(),
             protocol: ProtocolKind::default(),
+            frames: (PEER_VERSIONS, CLIENT_VERSIONS),
             peers: BTreeMap::new(),
             listen: None,
             resolver: Resolver::default(),
@@ -276,6 +279,14 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
+    /// Understands only the oldest versions of all frames, like a replica of an earlier release.
+    #[doc(hidden)]
+    pub fn oldest_frames(mut self) -> Self {
+        let (peers, clients) = (PEER_VERSIONS.oldest, CLIENT_VERSIONS.oldest);
+        self.frames = (Versions::only(peers), Versions::only(clients));
+        self
+    }
+
     /// Starts the replica's threads. Completes when the replica has restored its directory and
     /// listens. It then looks for its peers by itself. Commands proposed before it reaches a
     /// majority wait.
@@ -311,6 +322,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;
+        let cluster = config.cluster.clone();
         let (started, has_started) = oneshot::channel();
         let pace = Pace {
             tick: self.timing.tick,
@@ -343,6 +355,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let local_addr = has_started.await.unwrap_or_else(|_| Err(gone()))?;
         let inner = Inner {
             shared,
+            cluster,
             local_addr,
             client: ClientId::local(rand::random()),
             numbers: Mutex::new(Numbering::default()),
@@ -400,7 +413,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             Durability::Os => Votes::HandedOver,
             Durability::Memory => Votes::InMemory,
         };
-        (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
+        (config.terms.frames, config.client_frames) = self.frames;
+        config.terms.snapshots = SNAPSHOT_VERSIONS;
         config.wan = self.wan.clone();
         config
     }

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::error::{Rejected, SnapshotError};
 use super::flow::{Flow, Kind};
+use super::lend::Asker;
 use super::members::NotChanged;
 use super::panics::lock;
-use super::pending::{ClientWaiter, Waiter};
+use super::pending::{ClientWaiter, Waiter, outcome};
 use super::quotas::SessionQuotas;
 use super::rota::Line;
 use super::shared::{Question, ReplicaShared};
@@ -22,6 +25,10 @@ use crate::mesh::ClientConnection;
 use crate::types::{Change, ClientId, Era, Footprint, Membership};
 use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
 
+/// How long a new member may take to connect before a change is refused for it.
+const NEWCOMER: Duration = Duration::from_secs(5);
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 /// The answer of a replica that has stopped.
 const STOPPING: Outcome = Outcome::Rejected(Refusal::Stopping);
 
@@ -61,8 +68,21 @@ impl Drop for Entry<'_> {
 /// The kind of a request: requests of one kind have answers of similar length.
 fn kind(ask: &Ask) -> Kind {
     match ask {
-        Ask::ReadLocal(_) | Ask::ReadLinearizable(_) => Kind::Read,
+        Ask::ReadLocal(_) | Ask::ReadLinearizable(_) | Ask::Fetch { .. } => Kind::Read,
         _ => Kind::Write,
+    }
+}
+
+/// What a client is told of a change of the members.
+fn outcome_of(changed: Result<Membership, NotChanged>) -> Outcome {
+    match changed {
+        Ok(list) => Outcome::Changed(list),
+        Err(NotChanged::Stopped) => STOPPING,
+        // Another replica is asked then.
+        Err(NotChanged::NoMember) => Outcome::Rejected(Refusal::NoMember),
+        Err(NotChanged::Rejected(why)) => outcome(Err(why.into())),
+        Err(why @ NotChanged::Unknown) => Outcome::Unknown(why.to_string()),
+        Err(why) => Outcome::Rejected(Refusal::NotChanged(why.to_string())),
     }
 }
 
@@ -139,7 +159,8 @@ impl Service {
     fn greet(&self, flow: &Flow, list: &mut watch::Receiver<Option<Membership>>) {
         list.mark_unchanged();
         let mut greeting = BytesMut::new();
-        encode_reply(&wire::greeting(self.shared.era(), self.info()), &mut greeting);
+        let version = flow.sender().version();
+        encode_reply(version, &wire::greeting(self.shared.era(), self.info()), &mut greeting);
         // The client may be gone already.
         let _ = flow.sender().send(greeting.freeze());
     }
@@ -170,8 +191,12 @@ impl Service {
             Ask::ChangeMembers { change, force } if visit.is_admin => {
                 return self.change_members(change, force, waiter);
             }
-            Ask::ChangeMembers { .. } => {
-                let why = "only a client with an administrator's certificate may change members";
+            Ask::Backup if visit.is_admin => return self.backup(waiter),
+            Ask::Fetch { snapshot, offset, bytes } if visit.is_admin => {
+                return self.fetch(snapshot, offset, bytes, waiter);
+            }
+            Ask::ChangeMembers { .. } | Ask::Backup | Ask::Fetch { .. } => {
+                let why = "only a client with an administrator's certificate may do this";
                 return waiter.reply(Outcome::Rejected(Refusal::BadRequest(why.to_owned())));
             }
             Ask::Execute(payload) => (payload, false, false),
@@ -199,20 +224,23 @@ impl Service {
         members.map_or(Outcome::Rejected(Refusal::Overloaded), Outcome::Members)
     }
 
-    /// Changes the members at a client's request.
+    /// Changes the members at a client's request. A new member that was just started may still be
+    /// about to connect, so it is waited for.
     fn change_members(&self, change: Change, force: bool, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let ask = |asker| Question::ChangeMembers(change, force, asker);
-            let changed = shared.ask(ask).await.unwrap_or(Err(NotChanged::Stopped));
-            waiter.reply(match changed {
-                Ok(list) => Outcome::Changed(list),
-                Err(NotChanged::Stopped) => STOPPING,
-                // Another replica is asked then.
-                Err(NotChanged::NoMember) => Outcome::Rejected(Refusal::NoMember),
-                Err(why @ NotChanged::Unknown) => Outcome::Unknown(why.to_string()),
-                Err(why) => Outcome::Rejected(Refusal::NotChanged(why.to_string())),
-            });
+            let begun = Instant::now();
+            let changed = loop {
+                let change = change.clone();
+                let ask = |asker| Question::ChangeMembers(change, force, asker);
+                let changed = shared.ask(ask).await.unwrap_or(Err(NotChanged::Stopped));
+                let may_come = matches!(changed, Err(NotChanged::NotConnected(_)));
+                if !may_come || begun.elapsed() >= NEWCOMER {
+                    break changed;
+                }
+                sleep(LOOK).await;
+            };
+            waiter.reply(outcome_of(changed));
         });
     }
 
@@ -220,7 +248,8 @@ impl Service {
     fn snapshot(&self, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let taken = shared.ask(Question::Snapshot).await;
+            let ask = |asker| Question::Snapshot(Asker::Snapshot(asker));
+            let taken = shared.ask(ask).await;
             let outcome = match taken.unwrap_or(Err(SnapshotError::Stopped)) {
                 Ok(info) => {
                     Outcome::Snapshot { position: info.position.records(), bytes: info.bytes }
@@ -229,6 +258,27 @@ impl Service {
                 Err(why) => Outcome::Rejected(Refusal::BadRequest(why.to_string())),
             };
             waiter.reply(outcome);
+        });
+    }
+
+    /// Takes a snapshot for a client's backup.
+    fn backup(&self, waiter: ClientWaiter) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            waiter.reply(match shared.lend().await {
+                Ok(offer) => Outcome::Backup(offer),
+                // Another replica is asked then.
+                Err(why) => Outcome::Rejected(Refusal::NoBackup(why.to_string())),
+            });
+        });
+    }
+
+    /// Sends a part of a snapshot that was taken for a backup.
+    fn fetch(&self, snapshot: u64, offset: u64, bytes: u32, waiter: ClientWaiter) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let part = shared.fetch(snapshot, offset, bytes).await;
+            waiter.reply(part.map_or(Outcome::Rejected(Refusal::Gone), Outcome::Part));
         });
     }
 
@@ -252,5 +302,27 @@ impl Service {
             return Err(Rejected::Writes);
         }
         Ok(footprint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client tries another replica, and says in the end that nothing was done. It does not say
+    /// that the cluster refuses the change.
+    #[test]
+    fn a_change_that_was_not_proposed_is_not_a_change_that_was_refused() {
+        for (why, refusal) in [
+            (Rejected::Overloaded, Refusal::Overloaded),
+            (Rejected::DiskFull, Refusal::DiskFull),
+            (Rejected::Stopping, Refusal::Stopping),
+            (Rejected::NoMember, Refusal::NoMember),
+        ] {
+            let told = outcome_of(Err(NotChanged::Rejected(why)));
+            assert_eq!(told, Outcome::Rejected(refusal));
+        }
+        let told = outcome_of(Err(NotChanged::NoneMayFail { members: 2 }));
+        assert!(matches!(told, Outcome::Rejected(Refusal::NotChanged(_))), "{told:?}");
     }
 }

@@ -54,6 +54,16 @@ pub enum SnapshotError {
     /// The replica waits to be made a member, or for the state of the cluster.
     #[error("the replica has no state of the cluster yet")]
     NoState,
+    /// As many backups are being fetched from the replica as it allows, or a copy of its state is
+    /// being written for another replica.
+    #[error(
+        "two backups are being fetched from this replica, or its state is being copied for \
+         another: try again later, or use another"
+    )]
+    Busy,
+    /// The state machine keeps its state on disk itself, and no copy of the state could be written.
+    #[error("no copy of the state could be written: the replica's log says why")]
+    NoCopy,
     /// The replica stopped before the snapshot was complete.
     #[error("the replica has stopped")]
     Stopped,

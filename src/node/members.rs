@@ -39,7 +39,8 @@ pub enum NotChanged {
     /// could not take part.
     #[error(
         "{0} is not connected with this replica: start it first (`isonomy serve`, with this \
-         cluster's members in its file), and see that its address is right"
+         cluster's members in its file), and see that its address is right. One that was just \
+         started is waited for, for some seconds"
     )]
     NotConnected(MemberId),
     /// A member that was added does not take part yet. If it does not come, it can be removed.

@@ -15,13 +15,15 @@
 //! Read the files in this order; each uses only those before it:
 //!
 //! 1. what a user sees: `limits`, `poison`, `error`, `members`, `latency`, `metrics`, `status`;
-//! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`;
+//! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`,
+//!    `lend`;
 //! 3. what the threads share: `work`, `shared`;
 //! 4. each thread's own part: `apply`, `journal`, `records`, `reminder`, `snapshot`;
 //! 5. input from the network: `register`, `quotas`, `clients`, `inbox`;
 //! 6. the whole: `meeting`, `runner`, `start`, `builder`, `cluster`.
 //!
-//! `session` builds on the handle in this file. `inspect` and `backup` need only a directory.
+//! `session` builds on the handle in this file. `inspect` needs only a directory, and so does
+//! `backup`, except for a replica that runs.
 
 mod apply;
 mod backup;
@@ -36,6 +38,7 @@ mod inbox;
 mod inspect;
 mod journal;
 mod latency;
+mod lend;
 mod limits;
 mod meeting;
 mod members;
@@ -62,12 +65,14 @@ mod work;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub use backup::{Backup, BackupError, BackupOptions, Source, backup, restore};
+pub use backup::{Backup, BackupError, BackupOptions, RestoreOptions, Source, backup, restore};
+pub(crate) use backup::{Fetched, check_name as check_backup_name};
 pub use builder::ReplicaBuilder;
 #[cfg(feature = "authority")]
 pub use cluster::{LocalCluster, LocalClusterBuilder, NotConverged};
@@ -97,6 +102,7 @@ use crate::machine::{Given, MachineSource, StateMachine, decode, encode};
 use crate::types::{
     Change, ClientId, Consistency, Era, InstanceId, MemberId, Membership, Numbering, RequestId,
 };
+use lend::Asker;
 use panics::lock;
 use pending::{Answer, Waiter};
 use shared::{Question, ReplicaShared};
@@ -110,6 +116,7 @@ pub struct Replica<S: StateMachine> {
 
 struct Inner {
     shared: Arc<ReplicaShared>,
+    cluster: String,
     local_addr: SocketAddr,
     /// The session of callers that name none.
     client: ClientId,
@@ -284,8 +291,24 @@ impl<S: StateMachine> Replica<S> {
     /// # Errors
     /// [`SnapshotError`]. A failed snapshot does the replica no harm.
     pub async fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        let asked = self.inner.shared.ask(Question::Snapshot).await;
+        let ask = |asker| Question::Snapshot(Asker::Snapshot(asker));
+        let asked = self.inner.shared.ask(ask).await;
         asked.unwrap_or(Err(SnapshotError::Stopped))
+    }
+
+    /// Writes a backup of this replica to `file`, from which [`restore`] makes directories of a new
+    /// cluster, while both go on. The backup has everything that was answered anywhere in the
+    /// cluster before this was called.
+    ///
+    /// # Errors
+    /// [`BackupError`]. After an error no part of the new file remains, and an existing file is
+    /// unchanged.
+    pub async fn backup(
+        &self,
+        file: impl AsRef<Path>,
+        overwrite: bool,
+    ) -> Result<Backup, BackupError> {
+        self.inner.shared.backup(&self.inner.cluster, file.as_ref(), overwrite).await
     }
 
     /// The members of the cluster as this replica knows them; `None` once it has stopped.

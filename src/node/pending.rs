@@ -43,14 +43,15 @@ impl ClientWaiter {
     pub(super) fn reply(self, outcome: wire::Outcome) {
         let ClientWaiter { request, expected } = self;
         let output = match &outcome {
-            wire::Outcome::Output(output) => output.len(),
+            wire::Outcome::Output(output) | wire::Outcome::Part(output) => output.len(),
             _ => 0,
         };
         // Do not build a long frame for a closed connection. (The check takes a lock.)
         if output >= LONG && expected.sender().closed().is_some() {
             return;
         }
-        let frame = encoded(&Reply { request, outcome }, output);
+        let version = expected.sender().version();
+        let frame = encoded(version, &Reply { request, outcome }, output);
         let (kind, bytes) = (expected.kind(), frame.len());
         let sender = expected.answered(bytes);
         let outcome = match (sender.send(frame), kind) {
@@ -64,14 +65,14 @@ impl ClientWaiter {
             _ => return,
         };
         // If this has no room either, the connection is as good as lost.
-        let _ = sender.send(encoded(&Reply { request, outcome }, 0));
+        let _ = sender.send(encoded(version, &Reply { request, outcome }, 0));
     }
 }
 
 /// The frame of a reply. `output` is the length of its output in bytes.
-fn encoded(reply: &Reply, output: usize) -> Bytes {
+fn encoded(version: u8, reply: &Reply, output: usize) -> Bytes {
     let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
-    encode_reply(reply, &mut frame);
+    encode_reply(version, reply, &mut frame);
     frame.freeze()
 }
 
@@ -89,7 +90,7 @@ impl Waiter {
 }
 
 /// What a network client is told.
-fn outcome(answer: Answer) -> wire::Outcome {
+pub(super) fn outcome(answer: Answer) -> wire::Outcome {
     let refused = |refusal| wire::Outcome::Rejected(refusal);
     match answer {
         Ok(output) => wire::Outcome::Output(output),

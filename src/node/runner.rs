@@ -10,6 +10,7 @@ mod answers;
 mod backlog;
 mod full;
 pub(super) mod members;
+mod send;
 mod sessions;
 
 use std::collections::BTreeSet;
@@ -33,21 +34,16 @@ use super::shared::{Lifecycle, ReplicaShared};
 use super::snapshot::{Arrived, Snapshots};
 use super::status::NodeProtocol;
 use super::work::Work;
-use crate::mesh::{Dropped, Lane, Mesh};
-use crate::replica::epochs::{Epochs, Input, Message, Output, Role};
-use crate::replica::{self, PeerMessage};
+use crate::mesh::Mesh;
+use crate::replica;
+use crate::replica::epochs::{Epochs, Input, Output, Role};
 use crate::types::{ClientId, Era, LogPosition, MemberId, Membership, Time};
-use crate::wire::encode_said;
 
 use backlog::Backlog;
 use members::Known;
 
 /// Commands taken in at one turn; the rest wait for the next.
 const PROPOSALS_PER_TURN: usize = 8192;
-/// A frame at least this long must not delay the small ones after it.
-const BULK_BYTES: usize = 128 << 10;
-/// Frames are encoded into buffers of this size.
-const BUFFER_BYTES: usize = 64 << 10;
 /// How often to look for callers that have waited too long.
 const EXPIRY: Duration = Duration::from_millis(250);
 
@@ -437,34 +433,6 @@ impl<P: NodeProtocol> Runner<P> {
             let commit = if committed.fast { fast } else { slow };
             let note = |since| commit.record(now.since(since));
             self.shared.pending.committed(requests, committed.fast, note);
-        }
-    }
-
-    /// Encodes each message once and queues it for all its receivers. A message that does not fit
-    /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends
-    /// it again.
-    fn send(&mut self) {
-        for (to, epoch, message) in self.out.messages.drain(..) {
-            if self.buffer.capacity() < BUFFER_BYTES / 16 {
-                self.buffer.reserve(BUFFER_BYTES);
-            }
-            encode_said(epoch, self.durable, &message, &mut self.buffer);
-            let frame = self.buffer.split().freeze();
-            let is_large = frame.len() >= BULK_BYTES;
-            if is_large {
-                self.sent_large.extend(&to);
-            }
-            // A probe follows the large messages, so it takes the same lane.
-            let is_probe = matches!(message, Message::Core(PeerMessage::Probe { .. }));
-            let is_large = is_large || is_probe;
-            let lane = if is_large { Lane::Bulk } else { Lane::Consensus };
-            for peer in to {
-                if let Err(why @ Dropped::TooLarge { .. }) =
-                    self.mesh.send(peer, lane, frame.clone())
-                {
-                    tracing::error!(us = %self.shared.id, %peer, %why, "a message cannot be sent");
-                }
-            }
         }
     }
 

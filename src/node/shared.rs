@@ -12,7 +12,8 @@ use crossbeam::queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::clock::Clock;
-use super::error::{Fault, ProposeError, Rejected, SnapshotError, Unknown};
+use super::error::{Fault, ProposeError, Rejected, Unknown};
+use super::lend::{Asker, Wanted};
 use super::limits::Limits;
 use super::members::ChangeAsker;
 use super::metrics::Metrics;
@@ -23,7 +24,6 @@ use super::turns::Turns;
 use super::work::{ApplyMetrics, Work};
 use crate::machine::{ContentKey, Sessions};
 use crate::replica::Reach;
-use crate::storage::SnapshotInfo;
 use crate::types::{
     Access, Change, Command, Era, Footprint, InstanceId, KeyHash, MemberId, Membership, Numbering,
     ReplicaId, RequestId, Time,
@@ -52,9 +52,6 @@ pub(super) enum Lifecycle {
     Failed,
 }
 
-/// A caller that asked for a snapshot.
-pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
-
 /// A question that only the core thread can answer.
 pub(super) enum Question {
     Status(oneshot::Sender<Status>),
@@ -63,6 +60,7 @@ pub(super) enum Question {
     /// The digest of the state after everything executed so far.
     Digest(oneshot::Sender<u64>),
     Snapshot(Asker),
+    Fetch(Wanted),
     Members(oneshot::Sender<Members>),
     /// Whether to make it although no member may fail after it.
     ChangeMembers(Change, bool, ChangeAsker),
@@ -211,7 +209,8 @@ impl ReplicaShared {
         Time::from_nanos(self.lease_end.load(Ordering::Acquire))
     }
 
-    /// Gives a command to the core again whose last attempt had no effect.
+    /// Gives a command that was let in to the core: its first attempt, or one after an attempt
+    /// without effect.
     pub(super) fn propose_again(&self, command: Command) {
         let request = command.request;
         if self.proposals.push(command).is_err() {

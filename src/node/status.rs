@@ -5,9 +5,10 @@ use std::fmt;
 use super::standing::{Progress, ProtocolStanding};
 use crate::mesh::PeerStatus;
 use crate::protocol::epaxos::{EPaxos, Inspection};
-use crate::protocol::fast_paxos::FastPaxos;
+use crate::protocol::fast_paxos::{self, FastPaxos};
+use crate::protocol::log::LogRecord;
 use crate::protocol::multipaxos::{self, MultiPaxos};
-use crate::protocol::paxos::Paxos;
+use crate::protocol::paxos::{self, Paxos};
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::ReplicaStatus;
 use crate::replica::epochs::Epochs;
@@ -122,6 +123,9 @@ pub(super) trait NodeProtocol:
 
     /// The protocol's state, in the epoch of this list.
     fn standing(&self, list: &Membership) -> ProtocolStanding;
+
+    /// The instances that a record says something of.
+    fn named_in(record: &Self::Record) -> Vec<InstanceId>;
 }
 
 impl NodeProtocol for EPaxos {
@@ -135,6 +139,10 @@ impl NodeProtocol for EPaxos {
     fn standing(&self, _: &Membership) -> ProtocolStanding {
         let recoveries = self.footprint().recoveries;
         ProtocolStanding::EPaxos { known: self.known(), recoveries }
+    }
+
+    fn named_in(record: &Self::Record) -> Vec<InstanceId> {
+        record.instance().into_iter().collect()
     }
 }
 
@@ -150,6 +158,16 @@ impl NodeProtocol for MultiPaxos {
             MultiPaxos::standing(self);
         let (leader, undecided) = (leader.and_then(|at| list.at(at)), self.pending());
         ProtocolStanding::MultiPaxos { leader, ballot, known, dropped, slots, undecided }
+    }
+
+    fn named_in(record: &Self::Record) -> Vec<InstanceId> {
+        match record {
+            multipaxos::Record::Accepted { first, entries, .. }
+            | multipaxos::Record::Decided { first, entries } => {
+                (*first..).zip(entries).map(|(slot, _)| in_log(slot)).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -170,6 +188,14 @@ impl NodeProtocol for FastPaxos {
             undecided: self.undecided(),
         }
     }
+
+    fn named_in(record: &Self::Record) -> Vec<InstanceId> {
+        match record {
+            fast_paxos::Record::Voted { slot, .. } => vec![in_log(*slot)],
+            fast_paxos::Record::Log(record) => decided_in(record),
+            fast_paxos::Record::Promised { .. } => Vec::new(),
+        }
+    }
 }
 
 impl NodeProtocol for Paxos {
@@ -185,6 +211,27 @@ impl NodeProtocol for Paxos {
             dropped: self.dropped(),
             undecided: self.undecided(),
         }
+    }
+
+    fn named_in(record: &Self::Record) -> Vec<InstanceId> {
+        match record {
+            paxos::Record::Voted { slot, .. } | paxos::Record::Promised { slot, .. } => {
+                vec![in_log(*slot)]
+            }
+            paxos::Record::Log(record) => decided_in(record),
+        }
+    }
+}
+
+fn in_log(slot: Slot) -> InstanceId {
+    InstanceId::new(InstanceId::LOG, slot)
+}
+
+/// The slot that a record common to several protocols says is decided.
+fn decided_in(record: &LogRecord) -> Vec<InstanceId> {
+    match record {
+        LogRecord::Decided { slot, .. } => vec![in_log(*slot)],
+        LogRecord::Reserved { .. } => Vec::new(),
     }
 }
 

@@ -62,6 +62,13 @@ impl Era {
         command
     }
 
+    /// A command without any effect. It conflicts with everything, so whoever executes it has
+    /// executed all that was answered before it was proposed. It is a close of the last era, which
+    /// never begins. The `number` tells it from others under way.
+    pub fn barrier(number: u32, origin: ReplicaId) -> Command {
+        Era::LAST.close(number.into(), origin)
+    }
+
     /// Which close of its era a sequence of [`ClientId::CLUSTER`] is; `None` if it is the end of
     /// the era.
     pub fn nth_close(sequence: u64) -> Option<u64> {

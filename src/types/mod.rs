@@ -20,6 +20,7 @@ mod numbering;
 mod quorum;
 mod settings;
 mod time;
+mod versions;
 
 pub use address::{Address, BadAddress};
 pub use ballot::Ballot;
@@ -52,4 +53,5 @@ pub use self::{
     quorum::Quorums,
     settings::{Retention, Settings},
     time::Time,
+    versions::Versions,
 };

@@ -6,14 +6,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::Members;
+use super::offer::Offer;
 use super::peer::take_version;
 use super::values::put_varint;
+use super::versions::{BACKUPS, CLIENT_VERSIONS};
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::Rejection;
 use crate::types::{Change, ClientId, Era, MemberId, Membership, RequestId};
-
-/// The version of the frames between clients and replicas.
-pub const CLIENT_VERSION: u8 = 2;
 
 /// A request exceeds its payload, and a reply its output, by less than this many bytes.
 pub const CLIENT_HEADER_BYTES: usize = 64;
@@ -53,7 +52,21 @@ pub enum Ask {
         /// Whether to make it although no member may fail after it.
         force: bool,
     },
+    /// Take a snapshot after the whole cluster has agreed, and keep it to be fetched.
+    Backup,
+    /// A part of such a snapshot.
+    Fetch {
+        /// The snapshot's name.
+        snapshot: u64,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length in bytes, at most [`MAX_PART`].
+        bytes: u32,
+    },
 }
+
+/// The longest part of a snapshot that a client can fetch at once, in bytes.
+pub const MAX_PART: u32 = 1 << 20;
 
 /// A replica's reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +103,10 @@ pub enum Outcome {
     Members(Members),
     /// The answer to [`Ask::ChangeMembers`]: the new list.
     Changed(Membership),
+    /// The answer to [`Ask::Backup`].
+    Backup(Offer),
+    /// The answer to [`Ask::Fetch`].
+    Part(Bytes),
 }
 
 /// Why a command that was executed has no answer.
@@ -144,6 +161,15 @@ pub enum Refusal {
     /// The members were not changed; the text explains why, for people.
     #[error("the members were not changed: {0}")]
     NotChanged(String),
+    /// No snapshot was taken for a backup; the text explains why, for people.
+    #[error("no backup: {0}")]
+    NoBackup(String),
+    /// The replica's release is too old for such a request. Found at the client's end.
+    #[error("{0} is of an older release, which cannot do this: upgrade it")]
+    Older(MemberId),
+    /// The snapshot is not kept any more: begin the backup anew.
+    #[error("the snapshot is not kept any more")]
+    Gone,
 }
 
 impl From<Rejection> for Refusal {
@@ -185,9 +211,9 @@ impl Reply {
     }
 }
 
-/// Appends the frame of a request.
-pub fn encode_request(request: &Request, out: &mut BytesMut) {
-    out.put_u8(CLIENT_VERSION);
+/// Appends the frame of a request. The replica understands `version`.
+pub fn encode_request(version: u8, request: &Request, out: &mut BytesMut) {
+    out.put_u8(version);
     request.request.encode(out);
     request.floor.encode(out);
     request.ask.encode(out);
@@ -200,15 +226,15 @@ pub fn encode_request(request: &Request, out: &mut BytesMut) {
 pub fn decode_request(frame: Bytes) -> Result<Request, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);
-    take_version(CLIENT_VERSION, &mut from)?;
+    take_version(CLIENT_VERSIONS, &mut from)?;
     let request = Request { request: from.read()?, floor: from.read()?, ask: from.read()? };
     from.finish()?;
     Ok(request)
 }
 
-/// Appends the frame of a reply.
-pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
-    out.put_u8(CLIENT_VERSION);
+/// Appends the frame of a reply. The client understands `version`.
+pub fn encode_reply(version: u8, reply: &Reply, out: &mut BytesMut) {
+    out.put_u8(version);
     reply.request.encode(out);
     reply.outcome.encode(out);
 }
@@ -220,10 +246,25 @@ pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
 pub fn decode_reply(frame: Bytes) -> Result<Reply, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);
-    take_version(CLIENT_VERSION, &mut from)?;
+    take_version(CLIENT_VERSIONS, &mut from)?;
     let reply = Reply { request: from.read()?, outcome: from.read()? };
     from.finish()?;
     Ok(reply)
+}
+
+impl Ask {
+    /// Whether only one replica is to work on it at a time, however long that takes.
+    pub fn takes_long(&self) -> bool {
+        matches!(self, Ask::Backup | Ask::ChangeMembers { .. })
+    }
+
+    /// The version of the frames in which it can be asked first.
+    pub fn since(&self) -> u8 {
+        match self {
+            Ask::Backup | Ask::Fetch { .. } => BACKUPS,
+            _ => CLIENT_VERSIONS.oldest,
+        }
+    }
 }
 
 impl Wire for Ask {
@@ -240,6 +281,13 @@ impl Wire for Ask {
                 change.encode(out);
                 return force.encode(out);
             }
+            Ask::Backup => return out.put_u8(8),
+            Ask::Fetch { snapshot, offset, bytes } => {
+                out.put_u8(9);
+                out.put_u64_le(*snapshot);
+                offset.encode(out);
+                return u64::from(*bytes).encode(out);
+            }
         };
         out.put_u8(kind);
         payload.encode(out);
@@ -255,6 +303,12 @@ impl Wire for Ask {
             5 => Ok(Ask::Snapshot),
             6 => Ok(Ask::Members),
             7 => Ok(Ask::ChangeMembers { change: from.read()?, force: from.read()? }),
+            8 => Ok(Ask::Backup),
+            9 => Ok(Ask::Fetch {
+                snapshot: from.fixed("a snapshot")?,
+                offset: from.read()?,
+                bytes: from.varint32("a length")?,
+            }),
             kind => from.refuse(start, Flaw::Kind { what: "a request", kind }),
         }
     }
@@ -296,6 +350,14 @@ impl Wire for Outcome {
                 out.put_u8(8);
                 list.encode(out);
             }
+            Outcome::Backup(offer) => {
+                out.put_u8(9);
+                offer.encode(out);
+            }
+            Outcome::Part(part) => {
+                out.put_u8(10);
+                part.encode(out);
+            }
         }
     }
 
@@ -310,6 +372,8 @@ impl Wire for Outcome {
             6 => Ok(Outcome::NoAnswer(from.read()?)),
             7 => Ok(Outcome::Members(from.read()?)),
             8 => Ok(Outcome::Changed(from.read()?)),
+            9 => Ok(Outcome::Backup(from.read()?)),
+            10 => Ok(Outcome::Part(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
         }
     }
@@ -365,6 +429,15 @@ impl Wire for Refusal {
                 out.put_u8(10);
                 why.encode(out);
             }
+            Refusal::NoBackup(why) => {
+                out.put_u8(11);
+                why.encode(out);
+            }
+            Refusal::Gone => out.put_u8(12),
+            Refusal::Older(replica) => {
+                out.put_u8(13);
+                replica.encode(out);
+            }
         }
     }
 
@@ -381,6 +454,9 @@ impl Wire for Refusal {
             8 => Ok(Refusal::TooManySessions),
             9 => Ok(Refusal::NoMember),
             10 => Ok(Refusal::NotChanged(from.read()?)),
+            11 => Ok(Refusal::NoBackup(from.read()?)),
+            12 => Ok(Refusal::Gone),
+            13 => Ok(Refusal::Older(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

@@ -33,14 +33,15 @@ pub struct Said<M> {
 }
 
 /// Appends the frame of a message from a replica in `epoch`, whose log is durable up to `held`; of
-/// one that has heard of no epoch if that is `None`.
+/// one that has heard of no epoch if that is `None`. The receiver understands `version`.
 pub fn encode_said<M: Wire>(
+    version: u8,
     epoch: Option<u32>,
     held: LogPosition,
     message: &Message<M>,
     out: &mut BytesMut,
 ) {
-    put_peer_header(epoch.map_or(0, |epoch| epoch + FIRST_EPOCH), held, out);
+    put_peer_header(version, epoch.map_or(0, |epoch| epoch + FIRST_EPOCH), held, out);
     message.encode(out);
 }
 

@@ -50,6 +50,7 @@ mod kinds;
 mod log;
 mod members;
 mod multipaxos;
+mod offer;
 mod paxos;
 mod peer;
 mod reader;
@@ -58,23 +59,26 @@ mod snapshot;
 mod tests;
 mod transfer;
 mod values;
+mod versions;
 
 pub use client::{
-    Ask, CLIENT_HEADER_BYTES, CLIENT_VERSION, NoAnswer, Outcome, Refusal, Reply, Request,
-    ServerInfo, decode_reply, decode_request, encode_reply, encode_request, greeting,
+    Ask, CLIENT_HEADER_BYTES, MAX_PART, NoAnswer, Outcome, Refusal, Reply, Request, ServerInfo,
+    decode_reply, decode_request, encode_reply, encode_request, greeting,
 };
 pub use epochs::{FIRST_EPOCH, Said, decode_said, encode_said};
 pub use error::{DecodeError, Flaw};
 pub use members::{Members, Role};
+pub use offer::Offer;
 pub use peer::{
-    Frame, PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
-    record_epoch,
+    Frame, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record, record_epoch,
 };
 pub use reader::{Limits, Reader};
 pub use snapshot::{
-    Encoded, Front, ReadSnapshotError, SNAPSHOT_VERSION, STATE_PIECE, SnapshotDecoder, SnapshotEnd,
-    SnapshotError, WriteSnapshotError, encode_snapshot,
+    Encoded, Front, ReadSnapshotError, SNAPSHOT_VERSION, SNAPSHOT_VERSIONS, STATE_PIECE,
+    SnapshotDecoder, SnapshotEnd, SnapshotError, WriteSnapshotError, encode_snapshot,
 };
+
+pub use versions::{BACKUPS, CLIENT_VERSIONS, PEER_VERSIONS};
 
 use bytes::BytesMut;
 

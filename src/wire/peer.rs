@@ -4,12 +4,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
+use super::versions::PEER_VERSIONS;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::{Heard, PeerMessage, Record, Since};
-use crate::types::{LogPosition, MAX_REPLICAS, Time};
+use crate::types::{LogPosition, MAX_REPLICAS, Time, Versions};
 
-/// The version of the frames between replicas.
-pub const PEER_VERSION: u8 = 2;
 /// The version of the log's records.
 pub const RECORD_VERSION: u8 = 1;
 
@@ -27,7 +26,8 @@ const WITHOUT_BEGAN: u8 = 1;
 /// Its directory, its life and where that life began follow.
 const WITH_BEGAN: u8 = 2;
 
-/// Appends the frame of a message in `epoch`, from a replica whose log is durable up to `held`.
+/// Appends the frame of a message in `epoch`, from a replica whose log is durable up to `held`, in
+/// the oldest version.
 ///
 /// The message must respect the [`Limits`] of its receivers. A correct replica's message does, if
 /// its batches are formed under them.
@@ -37,12 +37,13 @@ pub fn encode_peer<M: Wire>(
     message: &PeerMessage<M>,
     out: &mut BytesMut,
 ) {
-    put_peer_header(epoch, held, out);
+    put_peer_header(PEER_VERSIONS.oldest, epoch, held, out);
     message.encode(out);
 }
 
-pub(super) fn put_peer_header(epoch: u32, held: LogPosition, out: &mut BytesMut) {
-    put_header(PEER_VERSION, epoch, out);
+pub(super) fn put_peer_header(version: u8, epoch: u32, held: LogPosition, out: &mut BytesMut) {
+    assert!(PEER_VERSIONS.contain(version), "it was agreed on");
+    put_header(version, epoch, out);
     put_varint(out, held.records());
 }
 
@@ -70,7 +71,7 @@ pub fn decode_peer<M: Wire>(frame: Bytes, limits: &Limits) -> Result<Frame<M>, D
 }
 
 pub(super) fn take_peer_header(from: &mut Reader<'_>) -> Result<(u32, LogPosition), DecodeError> {
-    let epoch = take_header(PEER_VERSION, from)?;
+    let epoch = take_header(PEER_VERSIONS, from)?;
     Ok((epoch, LogPosition::new(from.varint("a position")?)))
 }
 
@@ -115,7 +116,7 @@ pub fn encode_record<R: Wire>(epoch: u32, record: &R, out: &mut BytesMut) {
 /// If the bytes do not start like a record.
 pub fn record_epoch(bytes: &Bytes) -> Result<u32, DecodeError> {
     let limits = Limits::default();
-    take_header(RECORD_VERSION, &mut Reader::new(bytes, &limits))
+    take_header(Versions::only(RECORD_VERSION), &mut Reader::new(bytes, &limits))
 }
 
 /// Decodes a record and its epoch. Payloads are slices of `bytes` and keep it alive.
@@ -124,7 +125,7 @@ pub fn record_epoch(bytes: &Bytes) -> Result<u32, DecodeError> {
 /// If the bytes are not the encoding of a record of such a cluster.
 pub fn decode_record<R: Wire>(bytes: Bytes, limits: &Limits) -> Result<(u32, R), DecodeError> {
     let mut from = Reader::new(&bytes, limits);
-    let epoch = take_header(RECORD_VERSION, &mut from)?;
+    let epoch = take_header(Versions::only(RECORD_VERSION), &mut from)?;
     let record = from.read()?;
     from.finish()?;
     Ok((epoch, record))
@@ -193,16 +194,16 @@ fn put_header(version: u8, epoch: u32, out: &mut BytesMut) {
     put_varint(out, u64::from(epoch));
 }
 
-fn take_header(version: u8, from: &mut Reader<'_>) -> Result<u32, DecodeError> {
-    take_version(version, from)?;
+fn take_header(known: Versions, from: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    take_version(known, from)?;
     from.varint32("an epoch")
 }
 
-/// Reads the version byte, which must be the known version.
-pub(super) fn take_version(known: u8, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+/// Reads the version byte, which must be one of the known versions.
+pub(super) fn take_version(known: Versions, from: &mut Reader<'_>) -> Result<(), DecodeError> {
     let start = from.offset();
     match from.byte("a version")? {
-        version if version == known => Ok(()),
-        found => from.refuse(start, Flaw::Version { found, known }),
+        version if known.contain(version) => Ok(()),
+        found => from.refuse(start, Flaw::Version { found, known: known.newest }),
     }
 }

@@ -36,10 +36,12 @@ pub use decode::{Front, ReadSnapshotError, SnapshotDecoder, SnapshotEnd};
 use super::values::{put_varint, take_slot, too_high};
 use super::{DecodeError, FIRST_EPOCH, Reader, Wire, encode_record};
 use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
-use crate::types::{Deps, Executed, MAX_SLOT, Membership};
+use crate::types::{Deps, Executed, MAX_SLOT, Membership, Versions};
 
 /// The version of snapshots.
 pub const SNAPSHOT_VERSION: u8 = 2;
+/// The versions of the snapshots that replicas send each other.
+pub const SNAPSHOT_VERSIONS: Versions = Versions::only(SNAPSHOT_VERSION);
 /// The previous version, which can still be read. Its state is not divided.
 const UNDIVIDED: u8 = 1;
 /// The length of each piece of a state except the last, in bytes.

@@ -38,6 +38,8 @@ fn change_again(cluster: &Cluster, arguments: &[&str], mut is_unknown: bool) -> 
         match output.status.code() {
             Some(0) => return out,
             Some(2) if NOT_YET.iter().any(|why| err.contains(why)) => {}
+            // It was not done.
+            Some(5) => {}
             // A replica was killed while it was asked. The next attempt tells.
             Some(2) if is_unknown && DONE.iter().any(|why| err.contains(why)) => return out,
             Some(3) => is_unknown = true,

@@ -34,10 +34,15 @@ pub struct Machines {
 
 impl Machines {
     pub fn new(replicas: u64) -> Machines {
+        Machines::named("again", replicas)
+    }
+
+    /// The same, of a cluster of this name.
+    pub fn named(cluster: &str, replicas: u64) -> Machines {
         let sockets: Vec<_> =
             (0..replicas).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         Machines {
-            authority: Authority::new("again").unwrap(),
+            authority: Authority::new(cluster).unwrap(),
             addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
             disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
             limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
@@ -53,7 +58,7 @@ impl Machines {
         let joins = number > self.founders;
         let peers = (1..).zip(self.addrs.iter().copied());
         Replica::builder(Kv::new())
-            .cluster("again")
+            .cluster(self.authority.cluster())
             .id(number)
             .peers(peers.filter(|(peer, _)| *peer <= self.founders || *peer == number))
             .join(joins)

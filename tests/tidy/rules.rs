@@ -51,7 +51,8 @@ pub(crate) const ROOMS: &[Room] = &[
     // Typed commands need the types of the state machine.
     Room {
         name: "client",
-        uses: &["types", "machine", "wire", "mesh"],
+        // A client that fetches a backup writes the node's file.
+        uses: &["types", "machine", "wire", "mesh", "node"],
         crates: &["tokio", "rand"],
         pure: false,
     },

@@ -186,7 +186,12 @@ async fn halves_of_frames_hold_up_their_own_certificate_alone_and_not_for_ever()
         let (endpoint, config) = super::handshake::stranger(tls);
         let connection = endpoint.connect_with(config, addr, "r1.alpha").unwrap().await.unwrap();
         let (mut tx, mut rx) = connection.open_bi().await.unwrap();
-        let hello = hello::ClientHello { cluster: CLUSTER.into(), to: r(1), name: "alice".into() };
+        let hello = hello::ClientHello {
+            cluster: CLUSTER.into(),
+            to: r(1),
+            name: "alice".into(),
+            frames: crate::types::Versions::only(2),
+        };
         hello::send(&mut tx, &hello.encode()).await.unwrap();
         hello::receive(&mut rx).await.unwrap();
         tx.write_all(&u32::try_from(LONG).unwrap().to_le_bytes()).await.unwrap();

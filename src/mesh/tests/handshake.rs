@@ -81,7 +81,12 @@ pub(super) fn honest() -> PeerHello {
 }
 
 fn client_hello() -> ClientHello {
-    ClientHello { cluster: CLUSTER.into(), to: r(2), name: "alice".into() }
+    ClientHello {
+        cluster: CLUSTER.into(),
+        to: r(2),
+        name: "alice".into(),
+        frames: crate::types::Versions::only(2),
+    }
 }
 
 fn issue(authority: &Authority, name: &str, ends: SystemTime) -> Credentials {
@@ -199,7 +204,7 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
         ("other idle time", &own, hello(|it| it.terms.session_idle /= 2), 0x28),
         ("other skips", &own, hello(|it| it.terms.skipped = 1), 0x2b),
         ("other durability", &own, hello(|it| it.terms.votes = Votes::Flushed), 0x29),
-        ("other frames", &own, hello(|it| it.terms.frames = 1), 0x2a),
+        ("other frames", &own, hello(|it| it.terms.frames = crate::types::Versions::only(1)), 0x2a),
         ("other list, not in ours", &stranger, with_r4, 0x1f),
         ("wrong replica", &own, hello(|hello| hello.to = r(3)), 0x14),
         ("itself", &named("r2.alpha"), hello(|hello| hello.from = r(2)), 0x15),

@@ -1,12 +1,14 @@
 //! Errors of a backup and of a restore.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use crate::machine::RestoreError;
-use crate::node::PoisonedCommand;
+use crate::node::error::{ProposeError, SnapshotError};
+use crate::node::poison::PoisonedCommand;
 use crate::storage::StorageError;
-use crate::types::{MemberId, RequestId};
+use crate::types::{MemberId, RequestId, UnsupportedSize};
 
 /// Why a backup was not made, or a directory not restored.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,8 @@ pub enum BackupError {
          write one (`isonomy snapshot`)"
     )]
     NoSnapshot(String),
-    /// The replica runs a protocol that backups do not support.
-    #[error("{directory}: the replica runs {protocol}, and backups are made of epaxos alone")]
+    /// The directory is of a protocol that this version does not know.
+    #[error("{directory}: the replica runs {protocol:?}, which this version does not know")]
     Protocol {
         /// The directory.
         directory: String,
@@ -43,14 +45,28 @@ pub enum BackupError {
     /// The directory is not empty.
     #[error("{0} is not empty: restore into a new directory")]
     NotEmpty(String),
-    /// The cluster has too few replicas for the number asked for.
-    #[error("the backup is of a cluster of {replicas}, which has no {replica}")]
+    /// The replica is none of the members of the new cluster.
+    #[error(
+        "replica {} is none of the new cluster's members, which are {}: name all of them with \
+         `--members`",
+        .replica.number(), numbers(.members)
+    )]
     NoSuchReplica {
         /// The replica asked for.
         replica: MemberId,
-        /// The size of the cluster.
-        replicas: usize,
+        /// The members of the new cluster.
+        members: BTreeSet<MemberId>,
     },
+    /// A cluster cannot have this many members.
+    #[error(transparent)]
+    Size(#[from] UnsupportedSize),
+    /// The running replica could not take a snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The cluster did not answer, so it is not known whether the replica lacks something that was
+    /// answered elsewhere.
+    #[error("the cluster has to agree before a replica is backed up: {0}")]
+    NotAgreed(ProposeError),
     /// The state machine panicked at a command in the log.
     #[error("{directory}: {command}")]
     Poisoned {
@@ -79,13 +95,16 @@ pub enum BackupError {
         what: String,
     },
     /// The backup was written by another version.
-    #[error("{file}: backups of version {found} cannot be read, only those of version {known}")]
+    #[error(
+        "{file}: backups of version {found} cannot be read, only those up to version {known}: use \
+         the release that wrote it, or a later one"
+    )]
     Version {
         /// The file.
         file: String,
         /// Its version.
         found: u32,
-        /// The only version that can be read here.
+        /// The latest version that can be read here.
         known: u32,
     },
     /// The state does not belong to this state machine.
@@ -107,4 +126,8 @@ impl BackupError {
     pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> BackupError {
         BackupError::Io { action, file: file.display().to_string(), error }
     }
+}
+
+fn numbers(members: &BTreeSet<MemberId>) -> String {
+    members.iter().map(|it| it.number().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -1,16 +1,31 @@
-//! Backups: one replica's state in one file, and new data directories made from such a file. This
-//! module works beside a running replica and starts none of a replica's threads. `take` reads a
-//! directory as a starting replica would, and `file` defines the format.
+//! Backups: one replica's state in one file, and new data directories made from such a file. `take`
+//! reads a directory as a starting replica would, and `live` fetches the snapshot of a running one;
+//! `file` defines the format.
 //!
-//! A restored cluster is a new cluster. The protocol's `found` says why its members may start from
-//! the backup's state. The *origin* makes sure that all of them do. It is a number drawn for each
+//! A restored cluster is a new cluster. Its members begin like those of a new epoch (PROTOCOL.md
+//! §8c): with the same state, and with no slot, ballot or vote. So it may have any size, and the
+//! protocol makes no difference:
+//!
+//! 1. *No two decisions.* No member has a record of the old cluster, and the mesh refuses messages
+//!    of another origin. The slots of the two clusters have only their numbers in common.
+//! 2. *No command is lost or done twice.* The state contains the sessions. What it has executed is
+//!    answered from them. What it has not executed has no effect in it, and is executed once if its
+//!    client tries again.
+//!
+//! The *origin* makes sure that all members begin with the same. It is a number drawn for each
 //! backup. It is part of the identity of every directory restored from it and part of every hello,
-//! and replicas of different origins refuse each other; the old cluster has none. Two directories
-//! restored for one replica from the same backup are told apart as always: by the numbers of the
-//! directories.
+//! and replicas of different origins refuse each other; the old cluster has none. Restored with
+//! other members than those of the backup, the cluster has another origin, made from both. Two
+//! directories restored for one replica from the same backup are told apart as always: by the
+//! numbers of the directories.
+//!
+//! Backups of version 2 and before hold what a cluster of the same size begins with, slots
+//! included. Earlier releases restore that, so it is restored as it is: all members have to begin
+//! with the same, whichever release restores each.
 
 mod error;
 mod file;
+mod live;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -21,15 +36,24 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use error::BackupError;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::machine::StateMachine;
+pub use error::BackupError;
+pub(crate) use file::check_name;
+pub(crate) use live::Fetched;
+
+use crate::machine::{Applier, StateMachine};
+use crate::node::status::{NodeProtocol, with_protocol};
 use crate::protocol::ProtocolKind;
 use crate::replica::{Checkpoint, Record};
-use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Era, Executed, LogPosition, MemberId, ReplicaId, RequestId};
+use crate::storage::{
+    FileDisk, LogOptions, SnapshotOptions, SnapshotWriter, StorageError, Store, StoreOptions,
+};
+use crate::types::{
+    Era, Executed, InstanceId, LogPosition, MemberId, Quorums, RequestId, Settings,
+};
 use crate::wire::{WriteSnapshotError, encode_snapshot};
-use file::Contents;
+use file::{FOUNDED, Head, Sound, Unfinished};
 use take::{Taken, take};
 
 /// What a backup was made of.
@@ -40,6 +64,9 @@ pub enum Source {
     Stopped,
     /// The newest snapshot of a replica that was running.
     Snapshot,
+    /// A snapshot that a running replica took for it, after the whole cluster had agreed: the
+    /// backup has everything that was answered before it was asked for.
+    Running,
 }
 
 /// A backup's description, without the state.
@@ -50,18 +77,20 @@ pub struct Backup {
     pub id: u64,
     /// The cluster's name.
     pub cluster: String,
-    /// The replica whose directory it was made of.
+    /// The protocol that it runs.
+    pub protocol: ProtocolKind,
+    /// The replica whose state it is.
     pub replica: MemberId,
-    /// The number of members.
-    pub replicas: usize,
+    /// The members of the cluster.
+    pub members: BTreeSet<MemberId>,
     /// What it was made of.
     pub source: Source,
     /// Position in that replica's log; the backup covers all records before it.
     pub position: LogPosition,
     /// What the replica had executed; the state contains exactly this.
     pub executed: Executed,
-    /// How many instances the replica knew of and had not executed. They are left out. A client
-    /// that waits for one of their commands has to retry it.
+    /// How many instances a stopped replica knew of and had not executed. They are left out. A
+    /// client that waits for one of their commands has to retry it.
     pub left_out: u64,
     /// The era of the sessions.
     pub era: Era,
@@ -84,15 +113,23 @@ pub struct BackupOptions {
     pub skip: BTreeSet<RequestId>,
 }
 
+/// How directories are made from a backup. See [`BackupOptions`] for how to fill it in.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RestoreOptions {
+    /// The members of the new cluster: the same for each of them. If it is empty, they are those of
+    /// the backup.
+    pub members: BTreeSet<MemberId>,
+}
+
 /// Writes a backup of a replica's data directory to `file`. It covers everything in the directory
 /// if the replica is stopped, and otherwise its newest snapshot. `machine` is the state that the
 /// cluster started from. The directory is not changed. No replica can start from it meanwhile.
 ///
 /// # Errors
 /// [`BackupError::Exists`] if the file exists and may not be overwritten; [`BackupError::Poisoned`]
-/// if the state machine panics at a command in the log; [`BackupError::Protocol`] if the replica
-/// does not run EPaxos*; otherwise if the directory is damaged or empty, or the file cannot be
-/// written. After an error no part of the new file remains, and an existing file is unchanged.
+/// if the state machine panics at a command in the log; otherwise if the directory is damaged or
+/// empty, or the file cannot be written. After an error no part of the new file remains, and an
+/// existing file is unchanged.
 pub fn backup<S: StateMachine>(
     machine: S,
     directory: impl AsRef<Path>,
@@ -100,54 +137,43 @@ pub fn backup<S: StateMachine>(
     options: &BackupOptions,
 ) -> Result<Backup, BackupError> {
     let (directory, file) = (directory.as_ref(), file.as_ref());
-    let overwrite = options.overwrite;
-    file::check_name(file, overwrite)?;
-    let Taken { cluster, replica, list, source, position, checkpoint, state, sessions } =
-        take(machine, directory, &options.skip)?;
-    let mut left_out: Vec<_> =
-        checkpoint.own.iter().filter_map(|it| it.protocol()?.instance()).collect();
-    left_out.sort_unstable();
-    left_out.dedup();
-    let mut backup = Backup {
-        // 0 means a cluster that was not restored.
-        id: rand::random_range(1..=u64::MAX),
-        cluster,
-        replica,
-        replicas: list.len(),
-        source,
-        position,
-        executed: checkpoint.executed.clone(),
-        left_out: left_out.len() as u64,
-        era: sessions.0,
-        sessions: sessions.1,
-        // It is known once the snapshot is written.
-        state_bytes: 0,
-    };
-    let Checkpoint { executed, shared, own, .. } = checkpoint;
-    let own: Vec<_> = own.into_iter().filter_map(|it| it.protocol().cloned()).collect();
-    // Of a removed replica any place is as good.
-    let place = list.position(replica).unwrap_or(ReplicaId::from_index(0));
-    let (shared, executed) = shared.bootstrap(place, &executed, &own);
-    let own = Vec::<Record<crate::protocol::epaxos::Record>>::new();
-    let founded = Checkpoint { position, executed, shared, own };
-    let mut state_bytes = 0;
-    file::write(file, overwrite, &backup, |write| {
-        let state = |to: &mut dyn io::Write| state.write_to(to);
-        match encode_snapshot(None, &backup.cluster, &founded, state, write) {
-            Ok(encoded) => {
-                state_bytes = encoded.state_bytes;
-                Ok(())
-            }
-            Err(WriteSnapshotError::Write(error) | WriteSnapshotError::State(error)) => Err(error),
+    check_name(file, options.overwrite)?;
+    with_protocol!(take::protocol(directory)?, P => {
+        let taken = take::<S, P>(machine, directory, &options.skip)?;
+        write(taken, file, options.overwrite)
+    })
+}
+
+fn write<P: NodeProtocol>(
+    taken: Taken<P>,
+    file: &Path,
+    overwrite: bool,
+) -> Result<Backup, BackupError> {
+    let Taken { cluster, replica, list, source, position, checkpoint, state } = taken;
+    let records = checkpoint.own.iter().filter_map(Record::protocol);
+    let known: BTreeSet<InstanceId> = records.flat_map(P::named_in).collect();
+    let left_out = known.iter().filter(|id| !checkpoint.executed.contains(**id)).count() as u64;
+    let mut head = Head::of((&cluster, P::KIND), replica, &list, source, position);
+    head.left_out = left_out;
+    let mut unfinished = Unfinished::begin(file, overwrite, &head)?;
+    let Checkpoint { executed, shared, .. } = checkpoint;
+    let state = |to: &mut dyn io::Write| state.write_to(to);
+    let own = Vec::<Record<P::Record>>::new();
+    let checkpoint = Checkpoint { position, executed, shared, own };
+    let written =
+        encode_snapshot(Some(&list), &cluster, &checkpoint, state, |it| unfinished.put(it));
+    match written {
+        Ok(_) => unfinished.finish(),
+        Err(WriteSnapshotError::Write(error) | WriteSnapshotError::State(error)) => {
+            Err(unfinished.failed("write", error))
         }
-    })?;
-    backup.state_bytes = state_bytes;
-    Ok(backup)
+    }
 }
 
 /// Makes a new data directory for `replica` from a backup, after checking every byte of it. Restore
 /// all replicas of a cluster from the same backup, into directories of their own, before any of
-/// them starts.
+/// them starts. The result describes the backup as it is restored: its members are those of the new
+/// cluster, and its number is the origin of their directories.
 ///
 /// # Errors
 /// [`BackupError::NotEmpty`] if there is anything in the directory; [`BackupError::Damaged`] if the
@@ -157,33 +183,102 @@ pub fn restore<S: StateMachine>(
     file: impl AsRef<Path>,
     directory: impl AsRef<Path>,
     replica: MemberId,
+    options: &RestoreOptions,
 ) -> Result<Backup, BackupError> {
     let (file, directory) = (file.as_ref(), directory.as_ref());
-    let Contents { backup, snapshot } = file::read(file)?;
-    file::check_state::<S>(&snapshot, &backup).map_err(BackupError::State)?;
-    if replica.position().is_none_or(|it| it.index() >= backup.replicas) {
-        return Err(BackupError::NoSuchReplica { replica, replicas: backup.replicas });
+    let mut sound = Sound::open(file)?;
+    let mut backup = sound.check()?;
+    let built = sound.read(|from| Applier::<S>::restore_from(from).map(drop))?;
+    built.taken.map_err(BackupError::State)?;
+    let is_as_it_was = options.members.is_empty() || options.members == backup.members;
+    if !is_as_it_was {
+        backup.members = options.members.clone();
+        backup.id = origin(backup.id, &backup.members);
+    }
+    Quorums::new(backup.members.len())?;
+    if !backup.members.contains(&replica) {
+        return Err(BackupError::NoSuchReplica { replica, members: backup.members });
     }
     let before = empty(directory)?;
-    let options = StoreOptions {
+    let store = StoreOptions {
         cluster: backup.cluster.clone(),
         replica,
-        protocol: ProtocolKind::EPaxos.to_string(),
-        members: MemberId::all(backup.replicas).collect(),
+        protocol: backup.protocol.to_string(),
+        members: backup.members.clone(),
         joins: false,
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };
     let name = directory.display().to_string();
-    let failed = |error| BackupError::Storage { directory: name.clone(), error };
-    let made = FileDisk::open(directory).and_then(|disk| {
-        Store::restore(Arc::new(disk), &options, backup.id, |writer| writer.write(&snapshot))
-    });
+    // What the backup's own reading says tells more than what the writer made of it.
+    let mut unread = None;
+    let contents = |writer: &mut SnapshotWriter| {
+        let copied = match is_as_it_was && sound.version <= FOUNDED {
+            true => copy(&sound, writer),
+            false => with_protocol!(backup.protocol, P => found::<P>(&mut sound, &backup, writer)),
+        };
+        copied.map_err(|error| match error {
+            NotCopied::Written(error) => error,
+            NotCopied::Read(error) => {
+                let what = error.to_string();
+                unread = Some(error);
+                StorageError::Missing { what }
+            }
+        })
+    };
+    let made = FileDisk::open(directory)
+        .and_then(|disk| Store::restore(Arc::new(disk), &store, backup.id, contents));
     if let Err(error) = made {
         clear(directory, before);
-        return Err(failed(error));
+        return Err(unread.unwrap_or(BackupError::Storage { directory: name, error }));
     }
     Ok(backup)
+}
+
+/// The origin of a cluster that begins with other members than those of the backup.
+fn origin(backup: u64, members: &BTreeSet<MemberId>) -> u64 {
+    let numbers = members.iter().flat_map(|member| member.number().to_le_bytes());
+    let bytes: Vec<u8> = backup.to_le_bytes().into_iter().chain(numbers).collect();
+    xxh3_64(&bytes).max(1)
+}
+
+/// Why the snapshot of a new directory was not written.
+enum NotCopied {
+    Read(BackupError),
+    Written(StorageError),
+}
+
+/// Copies the snapshot in a backup as it is.
+fn copy(sound: &Sound, writer: &mut SnapshotWriter) -> Result<(), NotCopied> {
+    let mut chunks = sound.chunks();
+    while let Some(chunk) = chunks().map_err(|error| NotCopied::Read(sound.unreadable(error)))? {
+        writer.write(&chunk).map_err(NotCopied::Written)?;
+    }
+    Ok(())
+}
+
+/// Writes the snapshot that all members of a new cluster begin with: the backup's state, and
+/// nothing that its protocol has decided.
+fn found<P: NodeProtocol>(
+    sound: &mut Sound,
+    backup: &Backup,
+    writer: &mut SnapshotWriter,
+) -> Result<(), NotCopied> {
+    let quorums = Quorums::new(backup.members.len()).expect("it was checked");
+    let executed = Executed::none(quorums.n);
+    let (shared, _) = P::new(Settings { quorums, ..take::settings() }).snapshot(&executed);
+    let own = Vec::<Record<P::Record>>::new();
+    let founded = Checkpoint { position: LogPosition::default(), executed, shared, own };
+    let read = sound.read(|from| {
+        let state = |to: &mut dyn io::Write| io::copy(from, to).map(drop);
+        encode_snapshot(None, &backup.cluster, &founded, state, |bytes| writer.write(bytes))
+    });
+    match read.map_err(NotCopied::Read)?.taken {
+        Ok(_) => Ok(()),
+        Err(WriteSnapshotError::Write(error)) => Err(NotCopied::Written(error)),
+        // The decoder has said why, unless nothing was wrong with the backup.
+        Err(WriteSnapshotError::State(error)) => Err(NotCopied::Read(sound.unreadable(error))),
+    }
 }
 
 /// Whether the directory exists. It is an error if it does and is not empty.

@@ -13,14 +13,14 @@ use crate::node::PoisonedCommand;
 use crate::node::inspect::size_in;
 use crate::node::panics::panic_text;
 use crate::node::records::Records;
-use crate::protocol::Protocol;
-use crate::protocol::epaxos::{EPaxos, ProtocolSnapshot, Record};
+use crate::node::status::NodeProtocol;
+use crate::protocol::ProtocolKind;
 use crate::replica::epochs::{self, Epochs};
 use crate::replica::{self, Checkpoint, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
 use crate::types::{
-    Era, LogPosition, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId,
-    Retention, Settings, Timing,
+    Executed, LogPosition, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId,
+    RequestId, Retention, Settings, Timing,
 };
 use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder};
 
@@ -28,25 +28,34 @@ use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder};
 const ATTEMPTS: usize = 3;
 
 /// What a directory holds.
-pub(super) struct Taken {
+pub(super) struct Taken<P: NodeProtocol> {
     pub(super) cluster: String,
     pub(super) replica: MemberId,
     /// The members of the last epoch.
     pub(super) list: Membership,
     pub(super) source: Source,
     pub(super) position: LogPosition,
-    pub(super) checkpoint: Checkpoint<ProtocolSnapshot, Record>,
+    pub(super) checkpoint: Checkpoint<P::Snapshot, P::Record>,
     pub(super) state: StateView,
-    /// The era of the sessions, and their number.
-    pub(super) sessions: (Era, usize),
+}
+
+/// The protocol of the replica that a directory belongs to. The directory may be in use.
+pub(super) fn protocol(directory: &Path) -> Result<ProtocolKind, BackupError> {
+    let name = || directory.display().to_string();
+    let failed = |error| BackupError::Storage { directory: name(), error };
+    let identity = FileDisk::read_only(directory).and_then(|disk| Identity::read(&disk));
+    let identity = identity.map_err(failed)?.ok_or_else(|| BackupError::Nothing(name()))?;
+    let unknown =
+        |_| BackupError::Protocol { directory: name(), protocol: identity.protocol.clone() };
+    identity.protocol.parse().map_err(unknown)
 }
 
 /// Reads everything in a stopped replica's directory, or the newest snapshot of a running one.
-pub(super) fn take<S: StateMachine>(
+pub(super) fn take<S: StateMachine, P: NodeProtocol>(
     machine: S,
     directory: &Path,
     skip: &BTreeSet<RequestId>,
-) -> Result<Taken, BackupError> {
+) -> Result<Taken<P>, BackupError> {
     let name = directory.display().to_string();
     let failed = |error| BackupError::Storage { directory: name.clone(), error };
     match FileDisk::hold(directory) {
@@ -56,7 +65,6 @@ pub(super) fn take<S: StateMachine>(
             skipped.extend(skip);
             let reading = Reading::of(disk).map_err(failed)?;
             let reading = reading.ok_or_else(|| BackupError::Nothing(name.clone()))?;
-            check_protocol(&reading.identity, &name)?;
             let taken = all(machine, reading, &skipped).map_err(|error| match error {
                 NotTaken::Storage(error) => failed(error),
                 NotTaken::Poisoned(command) => {
@@ -69,59 +77,49 @@ pub(super) fn take<S: StateMachine>(
             taken.ok_or_else(|| BackupError::Nothing(name.clone()))
         }
         Err(StorageError::Locked { .. }) => {
-            let identity = FileDisk::read_only(directory).and_then(|disk| Identity::read(&disk));
-            if let Some(identity) = identity.map_err(failed)? {
-                check_protocol(&identity, &name)?;
-            }
             for _ in 1..ATTEMPTS {
-                if let Ok(Some(taken)) = newest_snapshot::<S>(directory) {
+                if let Ok(Some(taken)) = newest_snapshot::<S, P>(directory) {
                     return Ok(taken);
                 }
             }
-            let taken = newest_snapshot::<S>(directory).map_err(failed)?;
+            let taken = newest_snapshot::<S, P>(directory).map_err(failed)?;
             taken.ok_or(BackupError::NoSnapshot(name))
         }
         Err(error) => Err(failed(error)),
     }
 }
 
-/// `found` can start a new cluster from an EPaxos* directory only.
-fn check_protocol(identity: &Identity, directory: &str) -> Result<(), BackupError> {
-    if identity.protocol == EPaxos::NAME {
-        return Ok(());
-    }
-    let (directory, protocol) = (directory.to_owned(), identity.protocol.clone());
-    Err(BackupError::Protocol { directory, protocol })
-}
-
 /// The newest snapshot, read while a replica may be writing.
-fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, StorageError> {
+fn newest_snapshot<S: StateMachine, P: NodeProtocol>(
+    directory: &Path,
+) -> Result<Option<Taken<P>>, StorageError> {
     let disk = FileDisk::read_only(directory)?;
     let Some(mut reading) = Reading::of(Arc::new(disk))? else { return Ok(None) };
     let Some(reader) = &mut reading.snapshot else { return Ok(None) };
     let list = first_list(&reading.identity, None)?;
     let Identity { cluster, replica, .. } = reading.identity;
     let position = reader.info().position;
-    let Begin { list, executed, shared, own, applier } = begin::<S>(reader, &cluster, list)?;
+    let begun = begin::<S, P>(reader, &cluster, list)?;
+    let Begin { list, executed, shared, own, applier } = begun;
     let checkpoint = Checkpoint { position, executed, shared, own };
-    let (source, (state, sessions)) = (Source::Snapshot, view(&applier));
-    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state, sessions }))
+    let (source, state) = (Source::Snapshot, applier.view());
+    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state }))
 }
 
 /// The contents of a snapshot.
-struct Begin<S> {
+struct Begin<S, P: NodeProtocol> {
     list: Membership,
-    executed: crate::types::Executed,
-    shared: ProtocolSnapshot,
-    own: Vec<replica::Record<Record>>,
+    executed: Executed,
+    shared: P::Snapshot,
+    own: Vec<replica::Record<P::Record>>,
     applier: Applier<S>,
 }
 
-fn begin<S: StateMachine>(
+fn begin<S: StateMachine, P: NodeProtocol>(
     reader: &mut SnapshotReader,
     cluster: &str,
     first: Option<Membership>,
-) -> Result<Begin<S>, StorageError> {
+) -> Result<Begin<S, P>, StorageError> {
     let file = reader.info().file.clone();
     // The checksums are right, so the writer wrote something that this version cannot decode.
     let wrong = |what: String| StorageError::Damaged { file: file.clone(), offset: 0, what };
@@ -146,32 +144,26 @@ fn begin<S: StateMachine>(
     Ok(Begin { list, executed, shared, own, applier })
 }
 
-/// A view of the state, and what a backup says of the sessions.
-fn view<S: StateMachine>(applier: &Applier<S>) -> (StateView, (Era, usize)) {
-    let sessions = applier.sessions();
-    (applier.view(), (sessions.era(), sessions.len()))
-}
-
 /// Everything in a stopped replica's directory; `None` if it has no records.
-fn all<S: StateMachine>(
+fn all<S: StateMachine, P: NodeProtocol>(
     machine: S,
     mut reading: Reading,
     skipped: &BTreeSet<RequestId>,
-) -> Result<Option<Taken>, NotTaken> {
+) -> Result<Option<Taken<P>>, NotTaken> {
     let first = match reading.identity.joins {
         true => None,
         false => first_list(&reading.identity, Some(&reading))?,
     };
     let Identity { cluster, replica, directory, .. } = reading.identity.clone();
     let mut epochs =
-        Epochs::<EPaxos>::new(replica, directory, first.clone(), settings(), Limits::default());
+        Epochs::<P>::new(replica, directory, first.clone(), settings(), Limits::default());
     let mut out = Output::default();
     // Replicas that start from this backup compare contents with the same key.
     let mut applier = Applier::new(machine).keyed(rand::random());
     let mut poisoned = None;
     if let Some(reader) = &mut reading.snapshot {
         let position = reader.info().position;
-        let begun = begin::<S>(reader, &cluster, first)?;
+        let begun = begin::<S, P>(reader, &cluster, first)?;
         applier = begun.applier.keyed(rand::random());
         if let Some(it) = skipped.iter().find(|it| applier.sessions().is_used(**it)) {
             return Err(NotTaken::TooLateToSkip(*it));
@@ -209,8 +201,8 @@ fn all<S: StateMachine>(
         return Ok(None);
     }
     let Some((list, checkpoint)) = epochs.checkpoint() else { return Ok(None) };
-    let (source, (state, sessions)) = (Source::Stopped, view(&applier));
-    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state, sessions }))
+    let (source, state) = (Source::Stopped, applier.view());
+    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state }))
 }
 
 /// The list of the first epoch, in which addresses play no part here. A directory of an older
@@ -240,7 +232,7 @@ fn of_numbers(numbers: impl Iterator<Item = MemberId>) -> Membership {
 }
 
 /// Settings of a replica that only restores: it never takes a step.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         me: ReplicaId::from_index(0),
         quorums: Quorums::new(1).expect("a supported size"),

@@ -1,16 +1,14 @@
 //! Backups of small directories, and what they must refuse.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
-use std::io;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::machine::{Applier, Kv, KvCommand, encode};
-use crate::protocol::epaxos::{ProtocolSnapshot, Record};
-use crate::storage::{Identity, MIN_SEGMENT_BYTES, StorageError};
+use crate::machine::{Kv, KvCommand, encode};
+use crate::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
+use crate::storage::{Identity, MIN_SEGMENT_BYTES, Reading};
 use crate::types::{
     Ballot, Batch, ClientId, Command, Deps, InstanceId, ReplicaId, RequestId, Value,
 };
@@ -91,11 +89,26 @@ fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
 
 type Own = Vec<crate::replica::Record<Record>>;
 
-/// What the snapshot in a backup holds.
+/// What the snapshot in a file holds, which is a backup or one of a directory.
 fn inside(path: &Path) -> (Front<ProtocolSnapshot>, Vec<u8>, Own) {
-    let Contents { backup, snapshot } = file::read(path).expect("sound");
-    let (mut whole, limits) = (Some(snapshot), Limits::new(backup.replicas));
-    let mut decoder = SnapshotDecoder::new(|| Ok::<_, Infallible>(whole.take()));
+    let sound = Sound::open(path).expect("sound");
+    read(sound.chunks(), sound.head.members.len())
+}
+
+/// What the snapshot of a new directory holds.
+fn founded(path: &Path, replicas: usize) -> (Front<ProtocolSnapshot>, Vec<u8>, Own) {
+    let disk = Arc::new(FileDisk::read_only(path).expect("a directory"));
+    let reading = Reading::of(disk).expect("sound").expect("there");
+    let mut reader = reading.snapshot.expect("it begins with one");
+    read(|| reader.next_chunk(), replicas)
+}
+
+fn read<E: std::fmt::Debug>(
+    source: impl FnMut() -> Result<Option<Bytes>, E>,
+    replicas: usize,
+) -> (Front<ProtocolSnapshot>, Vec<u8>, Own) {
+    let limits = Limits::new(replicas);
+    let mut decoder = SnapshotDecoder::new(source);
     let front = decoder.front("blue", &limits).expect("a snapshot");
     let (mut state, mut own) = (Vec::new(), Own::new());
     let read = decoder.state(|from| from.read_to_end(&mut state)).expect("it is sound");
@@ -126,7 +139,19 @@ impl Home {
     }
 
     fn restore(&self, name: &str, number: u8) -> Result<Backup, BackupError> {
-        restore::<Kv>(self.path("file"), self.path(name), MemberId::of(replica(number)))
+        self.restore_among(name, number, &[])
+    }
+
+    fn restore_among(
+        &self,
+        name: &str,
+        number: u8,
+        members: &[u32],
+    ) -> Result<Backup, BackupError> {
+        let members = members.iter().map(|number| MemberId::new(*number).expect("a number"));
+        let options = RestoreOptions { members: members.collect() };
+        let number = MemberId::of(replica(number));
+        restore::<Kv>(self.path("file"), self.path(name), number, &options)
     }
 }
 
@@ -135,9 +160,10 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     let home = Home::new();
     let made = &home.made;
     assert_eq!(
-        (made.replica, made.replicas, made.source),
-        (MemberId::of(replica(2)), 3, Source::Stopped)
+        (made.replica, made.protocol, made.source),
+        (MemberId::of(replica(2)), ProtocolKind::EPaxos, Source::Stopped)
     );
+    assert_eq!(made.members, MemberId::all(3).collect());
     assert_eq!((made.cluster.as_str(), made.position.records()), ("blue", 6));
     let mut executed = Executed::none(3);
     assert!(executed.extend(replica(1), 2, 2) && executed.extend(replica(3), 5, 5));
@@ -149,15 +175,45 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     assert_eq!((identity.origin, identity.incarnation), (made.id, 0));
     assert_eq!((identity.replica, identity.cluster.as_str()), (MemberId::of(replica(3)), "blue"));
     let (front, state, own) = inside(&home.path("file"));
-    let past = Deps::from_slots([9, 64, 11]);
-    assert_eq!(front.executed, Executed::up_to(past.clone()), "no hole, and no slot twice");
-    assert_eq!((front.shared.floor, own), (past, vec![]));
+    assert_eq!((front.executed, own), (executed, vec![]), "the backup is of what was executed");
+    assert_eq!(founded(&home.path("new"), 3), (fresh(3), state.clone(), vec![]));
     assert_eq!(made.state_bytes, state.len() as u64);
 
     let mut applier = Applier::<Kv>::restore(&state).expect("a state");
     assert!(!applier.apply(&put(7, "a", "1"), true).first, "it was executed");
     let tried_again = applier.apply(&put(9, "a", "3"), true);
     assert!(tried_again.first, "it was left out, and happens when it is tried again");
+}
+
+/// What a member of a new cluster of this size begins with.
+fn fresh(replicas: usize) -> Front<ProtocolSnapshot> {
+    let none = || Deps::none(replicas);
+    let index = DroppedIndex::new(replicas);
+    let (floor, cut, dropped, decisions) = (none(), none(), none(), vec![]);
+    let shared = ProtocolSnapshot { floor, cut, dropped, index, decisions };
+    Front { list: None, executed: Executed::none(replicas), shared }
+}
+
+#[test]
+fn a_cluster_may_begin_with_other_members() {
+    let home = Home::new();
+    let state = inside(&home.path("file")).1;
+    let five = home.restore_among("five", 5, &[1, 2, 3, 4, 5]).expect("restored");
+    assert_eq!(founded(&home.path("five"), 5), (fresh(5), state.clone(), vec![]));
+    let one = home.restore_among("one", 9, &[9]).expect("restored");
+    assert_eq!(founded(&home.path("one"), 1), (fresh(1), state, vec![]));
+    let disk = FileDisk::read_only(home.path("one")).expect("a directory");
+    let identity = Identity::read(&disk).expect("sound").expect("there");
+    assert_eq!((&identity.members, identity.origin), (&one.members, one.id));
+    let again = home.restore_among("again", 2, &[5, 4, 3, 2, 1]).expect("restored");
+    assert_eq!(again.id, five.id, "all members have one origin");
+    let as_it_was = home.restore_among("same", 1, &[1, 2, 3]).expect("restored");
+    assert_eq!(as_it_was.id, home.made.id);
+    let origins = BTreeSet::from([home.made.id, five.id, one.id]);
+    assert_eq!(origins.len(), 3, "those of another cluster are refused");
+    let error = home.restore_among("none", 3, &[1, 2]).expect_err("it is no member");
+    assert!(error.to_string().contains("1, 2: name all of them"), "{error}");
+    assert!(!home.path("none").exists());
 }
 
 #[test]
@@ -167,11 +223,11 @@ fn what_was_restored_can_be_backed_up_again() {
     let again = backup(Kv::new(), home.path("new"), home.path("again"), &BackupOptions::default())
         .expect("a backup");
     let [first, second] =
-        ["file", "again"].map(|name| file::read(&home.path(name)).expect("sound"));
+        ["file", "again"].map(|name| Sound::open(&home.path(name)).expect("sound").head);
     let state = |name| inside(&home.path(name)).1;
     assert_eq!(state("file"), state("again"));
-    assert_ne!(first.backup.id, second.backup.id);
-    assert!(again.executed.includes(&home.made.executed) && again.left_out == 0);
+    assert_ne!(first.id, second.id);
+    assert_eq!((&again.executed, again.left_out), (&Executed::none(3), 0), "a new history");
 
     // The same while another process holds the directory: only its snapshot can be backed up.
     let held = FileDisk::open(home.path("new")).expect("nobody has it");
@@ -216,8 +272,12 @@ fn what_cannot_be_backed_up_is_said() {
 fn every_byte_and_the_length_of_a_backup_count() {
     let home = Home::new();
     let whole = fs::read(home.path("file")).expect("the backup");
-    let decode = |bytes: &[u8]| file::decode(&bytes.to_vec().into(), Path::new("file"));
-    decode(&whole).expect("sound");
+    let decode = |bytes: &[u8]| {
+        let bent = home.path("bent");
+        fs::write(&bent, bytes).expect("written");
+        Sound::open(&bent).and_then(|mut sound| sound.check())
+    };
+    assert_eq!(decode(&whole).expect("sound"), home.made);
     for at in 0..whole.len() {
         let mut bent = whole.clone();
         for bit in 0..8 {
@@ -263,16 +323,16 @@ fn a_file_is_written_whole_or_not_at_all() {
     let error = backup(Kv::new(), home.path("data"), home.path("file"), &BackupOptions::default())
         .expect_err("there");
     assert!(matches!(error, BackupError::Exists(_)), "{error}");
-    let full = |path: &str| {
-        file::write(&home.path(path), true, &home.made, |put| {
-            put(b"some of it")?;
-            Err(io::ErrorKind::StorageFull.into())
-        })
-        .expect_err("full")
-        .to_string()
-    };
+    let head = Sound::open(&home.path("file")).expect("sound").head;
     for path in ["file", "other"] {
-        assert!(full(path).contains("cannot write"), "{}", full(path));
+        let mut unfinished = Unfinished::begin(&home.path(path), true, &head).expect("begun");
+        unfinished.put(b"some of it").expect("there is room");
+        assert_eq!(files_only(&home).len(), before.len() + 1);
+        drop(unfinished);
+        let mut unfinished = Unfinished::begin(&home.path(path), true, &head).expect("begun");
+        unfinished.put(b"no snapshot").expect("there is room");
+        let error = unfinished.finish().expect_err("it is read before it gets its name");
+        assert!(matches!(error, BackupError::Damaged { .. }), "{error}");
     }
     assert_eq!(files_only(&home), before, "nothing new, and nothing lost");
     let again = backup(

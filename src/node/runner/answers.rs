@@ -38,6 +38,7 @@ impl<P: NodeProtocol> Runner<P> {
                 self.snapshots.ask(asker);
                 self.shared.wake.notify_one();
             }
+            Question::Fetch(wanted) => self.snapshots.fetch(wanted),
         }
         None
     }

@@ -8,6 +8,7 @@
 //! A snapshot from another replica says what no record here says. So the first own snapshot after
 //! it counts only once the log begins at its position (`storage::Lineage`).
 
+mod askers;
 mod attempts;
 mod due;
 mod encode;
@@ -24,19 +25,21 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use tracing::{info, warn};
 
+use self::askers::Borrower;
 use crate::machine::{Frozen, Machines, StateMachine};
 use crate::node::error::SnapshotError;
 use crate::node::journal::Journal;
+use crate::node::lend::{Asker, Lent};
 use crate::node::metrics::SnapshotMetrics;
 use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
-use crate::node::shared::{Asker, ReplicaShared};
+use crate::node::shared::ReplicaShared;
 use crate::node::status::NodeProtocol;
 use crate::node::work::{NewCheckpoint, Work};
 use crate::replica::epochs::{Epochs, Input, Output};
 use crate::replica::{OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
-use crate::types::{LogPosition, Time};
+use crate::types::{LogPosition, Membership, Time};
 use crate::wire;
 
 use attempts::Attempts;
@@ -76,8 +79,8 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     stage: Stage,
     /// There is a state to take a snapshot of.
     has_state: bool,
-    /// The epoch of the snapshot under way, or of the last one.
-    epoch: u32,
+    /// The list of the snapshot under way, or of the last one.
+    list: Option<Membership>,
     begun: Time,
     attempts: Attempts,
     /// Another replica waits for a snapshot.
@@ -109,6 +112,9 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     /// Callers that wait for the snapshot under way, and callers that wait for the next one.
     askers: Vec<Asker>,
     next_askers: Vec<Asker>,
+    /// Those who wait for a copy of the last snapshot.
+    borrowers: Vec<Borrower>,
+    lent: Lent,
     reminder: Reminder,
     metrics: SnapshotMetrics,
 }
@@ -181,7 +187,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             store: kept,
             stage: Stage::Idle,
             has_state: false,
-            epoch: 0,
+            list: None,
             begun: Time::ZERO,
             attempts: Attempts::new(),
             wanted: false,
@@ -201,6 +207,8 @@ impl<P: NodeProtocol> Snapshots<P> {
             useless: 0,
             askers: Vec::new(),
             next_askers: Vec::new(),
+            borrowers: Vec::new(),
+            lent: Lent::default(),
             reminder: Reminder::default(),
             metrics,
         })
@@ -248,7 +256,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                 let Stage::Cutting(_, own) = std::mem::replace(&mut self.stage, Stage::Idle) else {
                     unreachable!("it was seen to be")
                 };
-                self.inputs.push(Input::Saved { epoch: self.epoch, own });
+                self.inputs.push(Input::Saved { epoch: self.epoch(), own });
             }
             _ => {}
         }
@@ -280,9 +288,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         if !std::mem::replace(&mut self.gave_up_arriving, true) {
             self.tell(Task::GiveUpArriving);
         }
-        for asker in self.next_askers.drain(..) {
-            let _ = asker.send(Err(full.clone()));
-        }
+        self.next_askers.drain(..).for_each(|asker| asker.refuse(full.clone()));
     }
 
     fn taken(
@@ -294,6 +300,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     ) {
         let took = now.since(self.begun);
         self.offered.push(own.id);
+        self.tell_askers(now, &own, info.as_ref());
         self.metrics.taken += 1;
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
@@ -319,22 +326,19 @@ impl<P: NodeProtocol> Snapshots<P> {
             if cut.first {
                 self.stage = Stage::Cutting(position, own);
             } else {
-                self.inputs.push(Input::Saved { epoch: self.epoch, own });
-            }
-            for asker in self.askers.drain(..) {
-                // The receiver may be gone.
-                let _ = asker.send(Ok(info.clone()));
+                self.inputs.push(Input::Saved { epoch: self.epoch(), own });
             }
         } else {
             // In memory there is no log to cut.
             self.lineage.finish(LogPosition::default(), LogPosition::default());
-            self.inputs.push(Input::Saved { epoch: self.epoch, own });
+            self.inputs.push(Input::Saved { epoch: self.epoch(), own });
         }
     }
 
     /// A copy for others was made, or came to nothing.
     fn lent(&mut self, now: Time, epoch: u32, own: Option<OwnSnapshot>) {
         self.lending = false;
+        self.tell_borrowers(now, own.as_ref());
         match own {
             Some(own) => {
                 self.offered.push(own.id);
@@ -355,7 +359,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.wanted |= std::mem::take(&mut self.lends);
         self.lineage.fail();
         self.attempts.failed(now);
-        self.askers.drain(..).for_each(|asker| drop(asker.send(Err(error.clone()))));
+        self.askers.drain(..).for_each(|asker| asker.refuse(error.clone()));
     }
 
     /// Does what the core wants done about snapshots.
@@ -369,15 +373,6 @@ impl<P: NodeProtocol> Snapshots<P> {
     fn tell(&self, task: Task<P::Snapshot, P::Record>) {
         // If the worker has ended, it has panicked, and the replica stops.
         let _ = self.tasks.send(task);
-    }
-
-    /// A caller asks for a snapshot.
-    pub(super) fn ask(&mut self, asker: Asker) {
-        if self.store.is_none() {
-            let _ = asker.send(Err(SnapshotError::InMemory));
-            return;
-        }
-        self.next_askers.push(asker);
     }
 
     /// The next snapshot of another replica, ready to be installed.
@@ -404,8 +399,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn note_state(&mut self, has_state: bool) {
         self.has_state = has_state;
         let askers = if has_state { Vec::new() } else { std::mem::take(&mut self.next_askers) };
-        // The receivers may be gone.
-        askers.into_iter().for_each(|it| drop(it.send(Err(SnapshotError::NoState))));
+        askers.into_iter().for_each(|asker| asker.refuse(SnapshotError::NoState));
     }
 
     /// Begins a snapshot if it is time, and returns the apply thread's part of it. Everything that
@@ -421,11 +415,11 @@ impl<P: NodeProtocol> Snapshots<P> {
         let begun = clock.now();
         // Without a state there is nothing to take yet; it is still wanted.
         let (list, mut checkpoint) = epochs.checkpoint()?;
-        self.epoch = list.epoch();
+        self.list = Some(list.clone());
         self.metrics.core_stall.record(clock.now().since(begun));
         let wanted = self.is_wanted(now);
         self.wanted &= !wanted;
-        self.lends = wanted && self.numbers.is_some();
+        self.lends = self.numbers.is_some() && (wanted || self.is_asked_to_lend());
         self.log_bytes = journal.log_bytes();
         self.least_kept = epochs.kept_bytes();
         self.begun = now;
@@ -449,11 +443,11 @@ impl<P: NodeProtocol> Snapshots<P> {
         Some(Work::Checkpoint(Box::new(NewCheckpoint { number, lend, deliver })))
     }
 
-    /// Releases snapshots that no replica reads any more.
+    /// Releases snapshots that nobody reads any more.
     pub(super) fn look_after(&mut self, epochs: &Epochs<P>) {
-        let tasks = &self.tasks;
+        let (tasks, lent, now) = (&self.tasks, &self.lent, self.shared.clock.now());
         self.offered.retain(|id| {
-            let served = epochs.serves(*id);
+            let served = epochs.serves(*id) || lent.keeps(*id, now);
             if !served {
                 let _ = tasks.send(Task::LetGo(*id));
             }

@@ -23,6 +23,7 @@ use super::lend::{Lender, Lending, Lent, Loan};
 use super::store::{SnapshotStore, spare};
 use crate::machine::{Frozen, MachineSource, StateMachine, write_reference};
 use crate::node::error::{Fault, SnapshotError};
+use crate::node::lend::Wanted;
 use crate::node::panics::panic_text;
 use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
@@ -47,7 +48,9 @@ pub(in crate::node) enum Task<H, R> {
     GiveUpArriving,
     /// A read of a snapshot of this epoch. Answered by [`News::Read`].
     Read(u32, SnapshotRead),
-    /// No replica reads this snapshot any more.
+    /// A part of a snapshot for a backup.
+    Fetch(Wanted),
+    /// Nobody reads this snapshot any more.
     LetGo(SnapshotId),
     /// A part of another replica's snapshot. A complete snapshot is answered by [`News::Arrived`]
     /// or [`News::Useless`].
@@ -191,6 +194,7 @@ where
                 Task::GiveUp => self.written = None,
                 Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Read(epoch, read) => self.answer(epoch, read),
+                Task::Fetch(wanted) => self.fetch(wanted),
                 Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
                 Task::Arrival(arrival) => self.arrive(source, arrival),
             }
@@ -320,6 +324,7 @@ where
         while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
                 Task::Read(epoch, read) => self.answer(epoch, read),
+                Task::Fetch(wanted) => self.fetch(wanted),
                 Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Arrival(arrival) if self.may_arrive(&arrival) => self.take_in(arrival),
                 other => self.later.push_back(other),
@@ -407,15 +412,28 @@ where
     }
 
     fn answer(&mut self, epoch: u32, read: SnapshotRead) {
-        let found = self.readable.iter().find(|(id, _)| *id == read.snapshot);
-        let bytes = found.and_then(|(_, readable)| match readable.range(read.offset, read.bytes) {
+        let bytes = self.range(read.snapshot, read.offset, read.bytes);
+        self.tell(News::Read(epoch, read, bytes));
+    }
+
+    fn fetch(&mut self, wanted: Wanted) {
+        let Wanted { snapshot, offset, bytes, asker } = wanted;
+        if let Some(part) = self.range(snapshot, offset, bytes) {
+            // The caller may be gone.
+            let _ = asker.send(part);
+        }
+    }
+
+    /// A part of an own snapshot; `None` if it is not kept any more, or cannot be read.
+    fn range(&self, snapshot: SnapshotId, offset: u64, bytes: u32) -> Option<Bytes> {
+        let (_, readable) = self.readable.iter().find(|(id, _)| *id == snapshot)?;
+        match readable.range(offset, bytes) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 warn!(us = %self.worker.shared.id, %error, "a snapshot cannot be read any more");
                 None
             }
-        });
-        self.tell(News::Read(epoch, read, bytes));
+        }
     }
 
     fn arrive<S: StateMachine>(

@@ -10,7 +10,7 @@
 //! - `proposer`: this replica's own instances. `recovery`: instances that their owners do not
 //!   finish.
 //! - `reclaim`: deletes what is no longer needed. `watch`: acts when an owner makes no progress.
-//! - `snapshot`, `restore`, `bootstrap`: how a replica starts and restarts.
+//! - `snapshot`, `restore`: how a replica starts and restarts.
 //!
 //! The path of a command: `proposer` → (PreAccept) `acceptor` → `proposer` → (Accept) `acceptor` →
 //! `commit`. If the owner has failed or an instance starves: `watch` → `recovery` → (Accept)
@@ -19,7 +19,6 @@
 #![doc = include_str!("PROTOCOL.md")]
 
 mod acceptor;
-mod bootstrap;
 mod commit;
 mod conflicts;
 mod early_commit;

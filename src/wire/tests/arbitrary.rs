@@ -15,7 +15,9 @@ use crate::types::{
     InstanceId, KeyHash, MAX_SLOT, Member, MemberId, Membership, ReplicaId, RequestId, Slot, Time,
     Value,
 };
-use crate::wire::{Ask, Members, NoAnswer, Outcome, Refusal, Reply, Request, Role, ServerInfo};
+use crate::wire::{
+    Ask, Members, NoAnswer, Offer, Outcome, Refusal, Reply, Request, Role, ServerInfo,
+};
 
 /// A number of any length.
 pub(super) fn number() -> impl Strategy<Value = u64> {
@@ -257,6 +259,9 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
         Just(Ask::Snapshot),
         Just(Ask::Members),
         (change(), any::<bool>()).prop_map(|(change, force)| Ask::ChangeMembers { change, force }),
+        Just(Ask::Backup),
+        (any::<u64>(), any::<u64>(), any::<u32>())
+            .prop_map(|(snapshot, offset, bytes)| Ask::Fetch { snapshot, offset, bytes }),
     ]
 }
 
@@ -266,6 +271,19 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         floor,
         ask,
     })
+}
+
+fn offer() -> impl Strategy<Value = Offer> {
+    (member(), any::<String>(), list(), any::<(u64, u64, u64)>()).prop_map(
+        |(replica, protocol, list, (position, snapshot, bytes))| Offer {
+            replica,
+            protocol,
+            list,
+            position,
+            snapshot,
+            bytes,
+        },
+    )
 }
 
 pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
@@ -280,6 +298,9 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Refusal::TooManySessions),
         Just(Refusal::NoMember),
         any::<String>().prop_map(Refusal::NotChanged),
+        any::<String>().prop_map(Refusal::NoBackup),
+        Just(Refusal::Gone),
+        member().prop_map(Refusal::Older),
     ];
     let info = (any::<String>(), member(), option::of(list()), any::<String>()).prop_map(
         |(cluster, replica, list, version)| ServerInfo { cluster, replica, list, version },
@@ -295,6 +316,8 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::NoAnswer(NoAnswer::Forgotten)),
         members().prop_map(Outcome::Members),
         list().prop_map(Outcome::Changed),
+        offer().prop_map(Outcome::Backup),
+        payload().prop_map(Outcome::Part),
     ]
 }
 

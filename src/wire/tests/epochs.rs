@@ -5,7 +5,7 @@ use crate::replica::epochs;
 use crate::types::Membership;
 
 fn said(epoch: Option<u32>, message: &epochs::Message<Message>) -> Bytes {
-    encoded(|out| encode_said(epoch, LogPosition::new(7), message, out))
+    encoded(|out| encode_said(PEER_VERSIONS.newest, epoch, LogPosition::new(7), message, out))
 }
 
 /// Decodes a frame where the lists of these epochs are known, with three members each.
@@ -79,8 +79,8 @@ proptest! {
 #[test]
 fn a_replica_that_has_heard_of_no_epoch_says_0() {
     let ping = epochs::Message::Core(PeerMessage::Ping { sent: crate::types::Time::ZERO });
-    assert_eq!(said(None, &ping)[..3], [PEER_VERSION, 0, 7]);
-    assert_eq!(said(Some(0), &ping)[..3], [PEER_VERSION, 1, 7]);
+    assert_eq!(said(None, &ping)[..3], [PEER_VERSIONS.newest, 0, 7]);
+    assert_eq!(said(Some(0), &ping)[..3], [PEER_VERSIONS.newest, 1, 7]);
     let read = read(&said(None, &ping), &[0]).expect("it has a header");
     assert_eq!((read.epoch, read.message), (None, None));
 }

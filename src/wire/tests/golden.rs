@@ -220,6 +220,8 @@ pub(super) fn requests() -> Vec<(Request, Bytes)> {
         (ask(Change::Remove(id(3))), "07 02 03 01"),
         (ask(Change::Replace { old: id(3), new: member(4, "a:9") }), "07 03 03 04 03 613a39 01"),
         (ask(Change::Move { id: id(3), address }), "07 04 03 03 613a39 01"),
+        (Ask::Backup, "08"),
+        (Ask::Fetch { snapshot: 7, offset: 300, bytes: 9 }, "09 0700000000000000 ac02 09"),
     ];
     let frame = |(ask, bytes)| {
         let request = Request { request: request_id(), floor: 299, ask };
@@ -242,6 +244,16 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         receiving: Some((7, 8)),
         ..Members::unknown(id(3), Role::Stranger)
     };
+    let address = "a:9".parse().expect("an address");
+    let only = Member { id: id(3), address, directory: 0 };
+    let offer = Offer {
+        replica: id(3),
+        protocol: "p".to_owned(),
+        list: crate::types::Membership::first(vec![only]).expect("a list"),
+        position: 300,
+        snapshot: 7,
+        bytes: 9,
+    };
     let all = [
         (Outcome::Output(Bytes::from_static(b"out")), "01 03 6f7574"),
         (Outcome::Status(info), "02 05 4bc3b66c6e 03 00 03 302e31"),
@@ -255,11 +267,19 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::TooManySessions), "03 08"),
         (Outcome::Rejected(Refusal::NoMember), "03 09"),
         (Outcome::Rejected(Refusal::NotChanged("no".to_owned())), "03 0a 02 6e6f"),
+        (Outcome::Rejected(Refusal::NoBackup("no".to_owned())), "03 0b 02 6e6f"),
+        (Outcome::Rejected(Refusal::Gone), "03 0c"),
+        (Outcome::Rejected(Refusal::Older(MemberId::of(replica(2)))), "03 0d 02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
         (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::TooLarge { bytes: 300, limit: 7 }), "06 01 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::Forgotten), "06 02"),
         (Outcome::Members(members), "07 03 04 00 01 05 01 06 01 07 08"),
+        (
+            Outcome::Backup(offer),
+            "09 03 01 70 0a 01 00 03 01 03 03 613a39 00 ac02 0700000000000000 09",
+        ),
+        (Outcome::Part(Bytes::from_static(b"out")), "0a 03 6f7574"),
     ];
     let frame = |(outcome, bytes)| {
         let reply = Reply { request: request_id(), outcome };
@@ -305,6 +325,35 @@ fn requests_are_these_bytes() {
 #[test]
 fn replies_are_these_bytes() {
     agree(replies(), reply_bytes, decode_reply);
+}
+
+/// The newest version of each has the layout of the oldest.
+#[test]
+fn frames_are_read_in_every_version() {
+    let newer = |bytes: Bytes, version: u8| {
+        let mut bytes = bytes.to_vec();
+        bytes[0] = version;
+        Bytes::from(bytes)
+    };
+    for (message, bytes) in messages() {
+        let frame = newer(bytes, PEER_VERSIONS.newest);
+        assert_eq!(decode_peer(frame, &SMALL).map(|frame| frame.message), Ok(message));
+    }
+    let newest = CLIENT_VERSIONS.newest;
+    for (request, bytes) in requests() {
+        let frame = encoded(|out| encode_request(newest, &request, out));
+        assert_eq!(frame, newer(bytes, newest));
+        assert_eq!(decode_request(frame), Ok(request));
+    }
+    for (reply, bytes) in replies() {
+        let frame = encoded(|out| encode_reply(newest, &reply, out));
+        assert_eq!(frame, newer(bytes, newest));
+        assert_eq!(decode_reply(frame), Ok(reply));
+    }
+    for version in [PEER_VERSIONS.oldest - 1, PEER_VERSIONS.newest + 1] {
+        let (_, bytes) = messages().swap_remove(0);
+        decode_peer::<Message>(newer(bytes, version), &SMALL).expect_err("an unknown version");
+    }
 }
 
 #[test]

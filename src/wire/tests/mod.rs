@@ -44,11 +44,11 @@ fn record_bytes(epoch: u32, record: &Record) -> Bytes {
 }
 
 fn request_bytes(request: &Request) -> Bytes {
-    encoded(|out| encode_request(request, out))
+    encoded(|out| encode_request(CLIENT_VERSIONS.oldest, request, out))
 }
 
 fn reply_bytes(reply: &Reply) -> Bytes {
-    encoded(|out| encode_reply(reply, out))
+    encoded(|out| encode_reply(CLIENT_VERSIONS.oldest, reply, out))
 }
 
 /// Decoding a bare value, without a frame's header, returns it and uses exactly its bytes.
@@ -154,7 +154,11 @@ proptest! {
             Outcome::NoAnswer(why) => comes_back(&why, &limits),
             Outcome::Members(members) => comes_back(&members, &limits),
             Outcome::Changed(list) => comes_back(&list, &limits),
-            Outcome::Output(_) | Outcome::Unknown(_) | Outcome::Snapshot { .. } => {}
+            Outcome::Backup(offer) => comes_back(&offer, &limits),
+            Outcome::Output(_)
+            | Outcome::Unknown(_)
+            | Outcome::Snapshot { .. }
+            | Outcome::Part(_) => {}
         }
     }
 

