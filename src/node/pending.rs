@@ -102,6 +102,7 @@ fn outcome(answer: Answer) -> wire::Outcome {
         }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(Rejected::NoMember)) => refused(wire::Refusal::NoMember),
+        Err(ProposeError::Rejected(Rejected::Observes)) => refused(wire::Refusal::Observes),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
         Err(ProposeError::Rejected(Rejected::TooManySessions)) => {
             refused(wire::Refusal::TooManySessions)

@@ -141,6 +141,10 @@ pub enum Refusal {
     /// The replica was removed from the cluster, or waits to be made a member: ask one that is.
     #[error("the replica is no member of the cluster")]
     NoMember,
+    /// The replica is an observer, and answers local reads alone: ask a member. Its greeting has
+    /// the list of these.
+    #[error("the replica is an observer and has no vote: ask a member, or read locally")]
+    Observes,
     /// The members were not changed; the text explains why, for people.
     #[error("the members were not changed: {0}")]
     NotChanged(String),
@@ -361,6 +365,7 @@ impl Wire for Refusal {
             }
             Refusal::TooManySessions => out.put_u8(8),
             Refusal::NoMember => out.put_u8(9),
+            Refusal::Observes => out.put_u8(11),
             Refusal::NotChanged(why) => {
                 out.put_u8(10);
                 why.encode(out);
@@ -381,6 +386,7 @@ impl Wire for Refusal {
             8 => Ok(Refusal::TooManySessions),
             9 => Ok(Refusal::NoMember),
             10 => Ok(Refusal::NotChanged(from.read()?)),
+            11 => Ok(Refusal::Observes),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

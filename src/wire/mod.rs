@@ -46,6 +46,7 @@ mod epaxos_snapshot;
 mod epochs;
 mod error;
 mod fast_paxos;
+mod feed;
 mod kinds;
 mod log;
 mod members;

@@ -9,7 +9,7 @@ use crate::replica::{Heard, PeerMessage, Record, Since};
 use crate::types::{LogPosition, MAX_REPLICAS, Time};
 
 /// The version of the frames between replicas.
-pub const PEER_VERSION: u8 = 2;
+pub const PEER_VERSION: u8 = 3;
 /// The version of the log's records.
 pub const RECORD_VERSION: u8 = 1;
 

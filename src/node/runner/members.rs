@@ -97,6 +97,9 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// The members that can be reached, this one included.
     fn reached(&self) -> Vec<MemberId> {
+        if let Some(reached) = self.epochs.reached_by_observer() {
+            return reached;
+        }
         let Some((list, reach)) = self.epochs.list().zip(self.epochs.reach()) else {
             return Vec::new();
         };
@@ -120,6 +123,7 @@ impl<P: NodeProtocol> Runner<P> {
             begun: self.epochs.begun(),
             reached: self.reached(),
             receiving: receiving.map(|it| (it.received, it.bytes)),
+            behind: self.epochs.observed(),
             ..Members::unknown(self.epochs.me(), self.epochs.role())
         }
     }

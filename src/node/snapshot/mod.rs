@@ -38,7 +38,7 @@ use crate::wire;
 
 use attempts::Attempts;
 pub(super) use incoming::Arrived;
-pub(super) use store::SnapshotStore;
+pub(super) use store::{SnapshotStore, Where};
 pub(super) use worker::Readable;
 use worker::{NewSnapshot, News, Room, SnapshotWorker, Task};
 
@@ -85,6 +85,8 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     while_low: u32,
     /// The log's length when the last snapshot was begun, and the length of that snapshot's state.
     log_bytes: u64,
+    /// What an observer was fed until then: its log does not grow with that.
+    fed_bytes: u64,
     state_bytes: u64,
     /// The fewest bytes of decisions kept since the last snapshot was begun.
     least_kept: usize,
@@ -110,13 +112,6 @@ pub(super) struct First {
     pub(super) readable: Readable,
     /// The length of its state.
     pub(super) state_bytes: u64,
-}
-
-/// The cluster that the worker takes snapshots for, and where it stores them.
-pub(super) struct Where {
-    pub(super) cluster: String,
-    pub(super) replicas: usize,
-    pub(super) store: SnapshotStore,
 }
 
 impl<P: NodeProtocol> Snapshots<P> {
@@ -171,6 +166,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             lineage: Lineage::default(),
             while_low: 0,
             log_bytes: 0,
+            fed_bytes: 0,
             least_kept: 0,
             state_bytes,
             gave_up_arriving: false,
@@ -381,7 +377,10 @@ impl<P: NodeProtocol> Snapshots<P> {
         let limits = &self.shared.limits;
         let every = limits.snapshot_every.max(self.state_bytes);
         let grown = match &self.store {
-            Some(_) => journal.log_bytes() - self.log_bytes >= every,
+            Some(_) => {
+                let fed = epochs.fed_bytes().saturating_sub(self.fed_bytes);
+                journal.log_bytes() - self.log_bytes + fed >= every
+            }
             // In memory, snapshots are for others only; anything outside a snapshot is kept for
             // them.
             None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
@@ -444,7 +443,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.epoch = list.epoch();
         self.metrics.core_stall.record(clock.now().since(begun));
         self.wanted = false;
-        self.log_bytes = journal.log_bytes();
+        (self.log_bytes, self.fed_bytes) = (journal.log_bytes(), epochs.fed_bytes());
         self.least_kept = epochs.kept_bytes();
         self.begun = now;
         self.stage = Stage::Begun(checkpoint.position);

@@ -13,6 +13,13 @@ pub(in crate::node) enum SnapshotStore {
     Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
 }
 
+/// The cluster that the worker takes snapshots for, and where it stores them.
+pub(in crate::node) struct Where {
+    pub(in crate::node) cluster: String,
+    pub(in crate::node) replicas: usize,
+    pub(in crate::node) store: SnapshotStore,
+}
+
 impl SnapshotStore {
     /// Whether there is room for this many bytes beside what the log needs.
     pub(super) fn has_room(&self, bytes: u64) -> Result<(), StorageError> {
