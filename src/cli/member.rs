@@ -21,6 +21,7 @@ Examples:
   isonomy member list --cluster cluster
   isonomy member replace 3 4@10.0.0.4:7400 --cluster cluster
   isonomy member add 5@r5.example.com:7400 --cluster cluster
+  isonomy member add 6@10.9.0.6:7400 --observer --cluster cluster
   isonomy member remove 2 --cluster cluster
   isonomy member move 1@10.0.0.9:7400 --cluster cluster
 
@@ -46,15 +47,36 @@ enum Action {
     ///
     /// Numbers are never used twice, so give a higher one than any member has ever had. The new
     /// member takes part once it has fetched the state. Add the next one after that.
-    #[command(after_help = "Example:\n  isonomy member add 4@10.0.0.4:7400 --cluster cluster")]
+    ///
+    /// An observer has no vote, so writes never wait for it. It follows the members, and answers
+    /// local reads: `isonomy get KEY --local --replica N`.
+    #[command(after_help = "\
+Examples:
+  isonomy member add 4@10.0.0.4:7400 --cluster cluster
+  isonomy member add 6@10.9.0.6:7400 --observer --cluster cluster")]
     Add {
         /// The new member's number and address
         #[arg(value_name = "N@HOST:PORT")]
         new: Place,
+        /// Add it without a vote: it follows the members, and answers local reads
+        #[arg(long)]
+        observer: bool,
         #[command(flatten)]
         how: How,
     },
-    /// Remove a member for good, alive or not
+    /// Give an observer a vote, under its number
+    ///
+    /// It takes part once a snapshot of its own is on its disk. Add or promote the next one after
+    /// that.
+    #[command(after_help = "Example:\n  isonomy member promote 6 --cluster cluster")]
+    Promote {
+        /// The observer's number
+        #[arg(value_name = "N")]
+        observer: MemberId,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Remove a member or an observer for good, alive or not
     ///
     /// Its number is used up. It ends by itself once the others need nothing of it any more.
     #[command(after_help = "Example:\n  isonomy member remove 3 --cluster cluster")]
@@ -136,7 +158,9 @@ impl MemberCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (change, how) = match self.action {
             Action::List { target } => return list(&target),
-            Action::Add { new, how } => (Change::Add(new.into()), how),
+            Action::Add { new, observer: false, how } => (Change::Add(new.into()), how),
+            Action::Add { new, observer: true, how } => (Change::Observe(new.into()), how),
+            Action::Promote { observer, how } => (Change::Promote(observer), how),
             Action::Remove { old, how } => (Change::Remove(old), how),
             Action::Replace { old, new, how } => (Change::Replace { old, new: new.into() }, how),
             Action::Move { place: Place { id, address }, how } => {
@@ -144,7 +168,8 @@ impl MemberCommand {
             }
         };
         let new = match &change {
-            Change::Add(new) | Change::Replace { new, .. } => Some(new.id),
+            Change::Add(new) | Change::Replace { new, .. } | Change::Observe(new) => Some(new.id),
+            Change::Promote(id) => Some(*id),
             Change::Remove(_) | Change::Move { .. } => None,
         };
         let How { force, target } = how;
@@ -165,7 +190,14 @@ fn done(list: &Membership, new: Option<MemberId>) -> String {
     for member in list.members() {
         text.push_str(&format!("\n{}  {}", member.id, member.address));
     }
-    if let Some(new) = new {
+    for observer in list.observers() {
+        text.push_str(&format!("\n{}  {}  observes", observer.id, observer.address));
+    }
+    if let Some(new) = new.filter(|new| list.is_observer(*new)) {
+        text.push_str(&format!(
+            "\n{new} answers local reads once it has the state: see `isonomy member list`"
+        ));
+    } else if let Some(new) = new {
         text.push_str(&format!(
             "\n{new} takes part once it has the state: see `isonomy member list`"
         ));

@@ -220,7 +220,9 @@ async fn attend<S: StateMachine>(replica: &Replica<S>, file: &ReplicaFile, out: 
         out.say(format_args!("waits: {who} {words}"));
     }
     if replica.wait_member().await {
-        out.say(format_args!("ready: {who}"));
+        let observes = replica.role() == Role::Observer;
+        let how = if observes { ", as an observer: it answers local reads" } else { "" };
+        out.say(format_args!("ready: {who}{how}"));
     }
     replica.wait_stopped().await;
 }
@@ -231,9 +233,10 @@ fn waits(role: Role, own: Option<(u32, &Address)>) -> Option<String> {
     match role {
         Role::Stranger => Some(format!(
             "is no member yet. Make it one with `isonomy member add {place} --cluster DIR`, or \
-             with `isonomy member replace OLD {place} --cluster DIR` in the place of another"
+             with `isonomy member replace OLD {place} --cluster DIR` in the place of another; or \
+             an observer with `isonomy member add {place} --observer --cluster DIR`"
         )),
-        Role::Joining => Some("is a member, and fetches the state before it takes part".to_owned()),
+        Role::Joining => Some("is in the list, and fetches the state first".to_owned()),
         Role::Removed => Some(
             "was removed from the cluster, and ends once the others need nothing of it".to_owned(),
         ),

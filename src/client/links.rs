@@ -1,7 +1,7 @@
 //! The links of a client to the replicas: first those that it was configured with, then, unless it
 //! is to use only them, those in the newest list of members that any of them has told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub(super) struct Links {
     endpoint: ClientEndpoint,
     /// Notified whenever a link connects, fails to, or hears of another list.
     changed: watch::Sender<u64>,
+    /// Whether the links follow the list that the replicas tell of.
+    follows: bool,
     state: Mutex<State>,
 }
 
@@ -26,6 +28,8 @@ struct State {
     links: BTreeMap<MemberId, (Arc<Link>, AbortHandle)>,
     /// The epoch of the list that the links follow; 0 for the configured ones.
     epoch: u32,
+    /// The observers in that list.
+    observers: BTreeSet<MemberId>,
     /// Aborted with the links.
     tasks: JoinSet<()>,
 }
@@ -38,9 +42,10 @@ impl Links {
         endpoint: ClientEndpoint,
         follows: bool,
     ) -> Arc<Links> {
-        let state = State { links: BTreeMap::new(), epoch: 0, tasks: JoinSet::new() };
+        let (observers, tasks) = (BTreeSet::new(), JoinSet::new());
+        let state = State { links: BTreeMap::new(), epoch: 0, observers, tasks };
         let changed = watch::Sender::new(0);
-        let links = Arc::new(Links { endpoint, changed, state: Mutex::new(state) });
+        let links = Arc::new(Links { endpoint, changed, follows, state: Mutex::new(state) });
         {
             let mut state = links.lock();
             for (id, address) in replicas {
@@ -72,6 +77,24 @@ impl Links {
         links
     }
 
+    /// Whether there is a single replica to ask, and there will be no other.
+    pub(super) fn is_single(&self) -> bool {
+        !self.follows && self.lock().links.len() == 1
+    }
+
+    /// Those of these links that lead to members with a vote; all of them if none does.
+    pub(super) fn voters(
+        &self,
+        mut links: Vec<(Duration, Arc<Link>)>,
+    ) -> Vec<(Duration, Arc<Link>)> {
+        let state = self.lock();
+        let votes = |(_, link): &(Duration, Arc<Link>)| !state.observers.contains(&link.replica);
+        if links.iter().any(votes) {
+            links.retain(votes);
+        }
+        links
+    }
+
     fn begin(&self, state: &mut State, id: MemberId, addresses: Vec<Address>) {
         let link = Arc::new(Link::new(id, addresses, self.changed.clone()));
         let task = keep_connected(Arc::clone(&link), self.endpoint.clone());
@@ -89,12 +112,13 @@ impl Links {
         }
         debug!(epoch = list.epoch(), members = %list, "the cluster's members changed");
         state.epoch = list.epoch();
-        let gone: Vec<_> =
-            state.links.keys().copied().filter(|id| list.position(*id).is_none()).collect();
+        state.observers = list.observers().iter().map(|observer| observer.id).collect();
+        let is_gone = |id: &MemberId| list.all().all(|member| member.id != *id);
+        let gone: Vec<_> = state.links.keys().copied().filter(is_gone).collect();
         for id in gone {
             State::end(&mut state, id);
         }
-        for member in list.members() {
+        for member in list.all() {
             let before = state.links.get(&member.id).map(|(link, _)| Arc::clone(link));
             let known = before.as_ref().map_or(&[][..], |link| link.addresses());
             // Clients may reach a replica by another address than replicas do: one that works is

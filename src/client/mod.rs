@@ -3,6 +3,7 @@
 //! After `wire` and `mesh`, which carry its requests; `node` is the replicas' side.
 
 mod backup;
+mod effort;
 mod error;
 mod link;
 mod links;
@@ -15,9 +16,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 pub use backup::NoBackup;
+use effort::Effort;
 pub use error::{ClientError, ConnectError, Rejected};
 use link::{Forget, Link, NotSent};
 use links::Links;
@@ -31,17 +33,8 @@ use crate::mesh::{self, ClientEndpoint, Credentials};
 use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership};
 use crate::wire::{Ask, CLIENT_HEADER_BYTES, CLIENT_VERSIONS, Outcome, Request};
 
-/// The pause between attempts while every replica refuses: it doubles from the first value up to
-/// the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-
 /// The length of a frame with the longest answer.
 const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
-
-/// How long to try a command while all reachable replicas have no quorum. Each of them has waited
-/// for a quorum by then.
-const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
 
 /// The configuration of a client.
 #[derive(Clone, Debug)]
@@ -54,7 +47,8 @@ pub struct ClientConfig {
     /// Whether to go on with the members that these replicas tell of, which change while the
     /// cluster runs. Without it, no other replica than these is asked.
     pub follow: bool,
-    /// The replica to prefer while it answers; otherwise the nearest.
+    /// The replica to prefer while it answers; otherwise the nearest. If it is an observer, it gets
+    /// the local reads, and the members get everything else.
     pub prefer: Option<MemberId>,
     /// How long one replica may take to answer before another is asked. It may take longer while it
     /// answers earlier requests of this client.
@@ -93,8 +87,9 @@ impl ClientConfig {
     }
 }
 
-/// A client. Cheap to clone; clones share their connections and their session. When the last clone
-/// is dropped, the connections are closed.
+/// A client. It asks the nearest replica, or the preferred one; an observer only for
+/// [local reads](Consistency::Local), and to describe itself. Cheap to clone; clones share their
+/// connections and their session. When the last clone is dropped, the connections are closed.
 pub struct Client<S: StateMachine> {
     inner: Arc<Inner>,
     machine: PhantomData<fn() -> S>,
@@ -159,7 +154,8 @@ impl<S: StateMachine> Client<S> {
         self.inner.output(Ask::Execute(encode_command(&command)?)).await
     }
 
-    /// Answers a command that writes nothing; see [`Consistency`].
+    /// Answers a command that writes nothing; see [`Consistency`]. A local read may be answered by
+    /// an observer.
     ///
     /// # Errors
     /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]. A read that ends
@@ -318,7 +314,7 @@ impl Inner {
         let deadline = start + self.patience;
         let mut effort = Effort::default();
         while Instant::now() < deadline {
-            let Some(link) = self.choose(&effort.tried) else {
+            let Some(link) = self.choose(&effort.tried, &request.ask) else {
                 if effort.is_without_quorum() {
                     break;
                 }
@@ -351,6 +347,9 @@ impl Inner {
                 Attempt::Refused(Refusal::NotChanged(why)) => {
                     return Err(Rejected::NotChanged(why).into());
                 }
+                Attempt::Refused(last @ Refusal::Observes) if self.links.is_single() => {
+                    return Err(Rejected::Refused { patience: start.elapsed(), last }.into());
+                }
                 Attempt::Refused(refusal) => effort.note(refusal),
                 // A change of the members is not numbered: a second attempt would be another one.
                 Attempt::Unknown(why) if matches!(request.ask, Ask::ChangeMembers { .. }) => {
@@ -372,65 +371,15 @@ impl Inner {
         }
     }
 
-    /// The first link in order that was not tried in this round.
-    fn choose(&self, tried: &[MemberId]) -> Option<Arc<Link>> {
-        let order = self.in_order().into_iter().map(|(_, link)| link);
-        order.into_iter().find(|link| !tried.contains(&link.replica))
-    }
-}
-
-/// What has been tried for one command.
-#[derive(Default)]
-struct Effort {
-    /// The replicas tried in this round.
-    tried: Vec<MemberId>,
-    rounds: u32,
-    /// How many of them had no quorum.
-    without_quorum: usize,
-    /// Since when no replica that was tried has had a quorum.
-    no_quorum_since: Option<Instant>,
-    /// Set if some replica may have the command; the latest reason to think so.
-    unknown: Option<String>,
-    refusal: Option<Refusal>,
-}
-
-impl Effort {
-    fn note(&mut self, refusal: Refusal) {
-        self.without_quorum += usize::from(matches!(refusal, Refusal::NoQuorum(_)));
-        self.refusal = Some(refusal);
-    }
-
-    /// Whether all replicas have lacked a quorum for long enough. Call it at the end of a round.
-    fn is_without_quorum(&mut self) -> bool {
-        if self.tried.is_empty() || self.without_quorum < self.tried.len() {
-            self.no_quorum_since = None;
-            return false;
+    /// The first link in order that was not tried in this round. Observers are asked what each
+    /// replica answers by itself.
+    fn choose(&self, tried: &[MemberId], ask: &Ask) -> Option<Arc<Link>> {
+        let mut order = self.in_order();
+        if matches!(ask, Ask::Execute(_) | Ask::ReadLinearizable(_) | Ask::ChangeMembers { .. }) {
+            order = self.links.voters(order);
         }
-        let since = *self.no_quorum_since.get_or_insert_with(Instant::now);
-        self.unknown.is_none() && since.elapsed() >= WITHOUT_QUORUM
-    }
-
-    /// Every connected replica has been tried: waits for another one, or for a while.
-    async fn next_round(&mut self, deadline: Instant, mut changes: watch::Receiver<u64>) {
-        changes.mark_unchanged();
-        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.rounds)).min(LONGEST_PAUSE);
-        let pause = pause.min(deadline.saturating_duration_since(Instant::now()));
-        tokio::select! {
-            () = sleep(pause) => {}
-            // The sender lives as long as the links.
-            _ = changes.changed() => {}
-        }
-        self.tried.clear();
-        self.without_quorum = 0;
-        self.rounds = (self.rounds + 1).min(16);
-    }
-
-    fn result(self, patience: Duration) -> ClientError {
-        match (self.unknown, self.refusal) {
-            (Some(why), _) => ClientError::Unknown(why),
-            (None, Some(last)) => Rejected::Refused { patience, last }.into(),
-            (None, None) => Rejected::Unreachable(patience).into(),
-        }
+        let mut links = order.into_iter().map(|(_, link)| link);
+        links.find(|link| !tried.contains(&link.replica))
     }
 }
 

@@ -95,6 +95,10 @@ pub enum Rejected {
     /// under the same session.
     #[error("the replica is no member of the cluster: ask one that is")]
     NoMember,
+    /// The replica is an observer: it answers local reads, and nothing else. Use a member, under
+    /// the same session.
+    #[error("the replica is an observer and has no vote: ask a member, or read locally")]
+    Observes,
     /// The command may write, so it cannot be a read: propose it instead.
     #[error("the command may write, so it cannot be a read")]
     Writes,

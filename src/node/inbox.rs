@@ -15,7 +15,7 @@ use super::register::Register;
 use super::shared::ReplicaShared;
 use crate::mesh::{ClientConnection, Closed, Inbound, Introduction, Refusal};
 use crate::replica::epochs::Input;
-use crate::types::{Known, LogPosition, MemberId, Membership, Presence};
+use crate::types::{Known, LogPosition, Member, MemberId, Membership, Presence};
 use crate::wire::{self, Said, Wire, decode_said};
 
 /// The first few wrong frames of a peer are logged, and then one in this many.
@@ -104,8 +104,9 @@ impl<M: Wire> Inbox<M> {
         let limits = known.iter().map(|list| (list.epoch(), wire::Limits::new(list.len())));
         *lock(&self.limits) = limits.collect();
         let Some(list) = present else { return Vec::new() };
-        let members = list.members().iter().map(|member| (member.id, member.directory));
-        self.register.set_list(list.epoch(), members.collect())
+        let named = |of: &[Member]| of.iter().map(|it| (it.id, it.directory)).collect();
+        let (members, observers) = (named(list.members()), named(list.observers()));
+        self.register.set_list(list.epoch(), members, observers)
     }
 
     /// The data directory of a replica that is connected and no member, or its life if it keeps its

@@ -69,6 +69,13 @@ pub enum NotChanged {
         /// The members after the change.
         members: usize,
     },
+    /// A member runs a release that knows no observers, or has not been connected since this replica
+    /// was started.
+    #[error(
+        "{0} has not said that its release knows observers: upgrade it and let it connect, and \
+         then add the first observer"
+    )]
+    Older(MemberId),
     /// Another list followed the present one. Look at it, and ask again if it is still needed.
     #[error("another change was made first: epoch {} has {}", .0.epoch(), numbers(.0))]
     Superseded(Membership),
@@ -106,7 +113,7 @@ impl Asked<'_> {
     /// The list after `change`, if it may be made now.
     pub(super) fn next(&self, mut change: Change) -> Result<Membership, NotChanged> {
         let (mut added, mut absent) = (None, None);
-        if let Change::Add(new) | Change::Replace { new, .. } = &mut change {
+        if let Change::Add(new) | Change::Observe(new) | Change::Replace { new, .. } = &mut change {
             added = Some(new.id);
             match (self.directory)(new.id) {
                 Some(directory) => new.directory = directory,
@@ -115,7 +122,7 @@ impl Asked<'_> {
         }
         // What makes no sense at all is said first.
         let next = self.list.after(&change)?;
-        for Member { id, address, .. } in next.members() {
+        for Member { id, address, .. } in next.all() {
             address.check_reachable().map_err(|why| {
                 let (id, address, why) = (*id, address.clone(), why.to_owned());
                 NotChanged::Unreachable { id, address, why }
@@ -123,6 +130,11 @@ impl Asked<'_> {
         }
         if let Some(absent) = absent {
             return Err(absent);
+        }
+        if let Change::Promote(id) = change {
+            // It has to be there, as a new member has, and take part before the next one.
+            (self.directory)(id).ok_or(NotChanged::NotConnected(id))?;
+            added = Some(id);
         }
         let stays = next.members().iter().map(|member| member.id).filter(|id| Some(*id) != added);
         let takes_part = |id: &MemberId| self.begun.contains(id);
@@ -135,7 +147,8 @@ impl Asked<'_> {
         let (members, quorums) = (next.len(), Quorums::new(next.len()));
         let quorum = quorums.expect("a list is of a supported size").slow();
         // A new member has nothing yet, so it counts only where the others cannot do without it.
-        let new = usize::from(added.is_some() && members == 2);
+        let is_voter = added.is_some_and(|id| next.position(id).is_some());
+        let new = usize::from(is_voter && members == 2);
         let reached = stays.filter(|id| takes_part(id) && self.reached.contains(id)).count() + new;
         if reached < quorum {
             return Err(NotChanged::NoQuorum { reached, members, quorum });

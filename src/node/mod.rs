@@ -316,19 +316,23 @@ impl<S: StateMachine> Replica<S> {
         self.inner.shared.ask(Question::Members).await
     }
 
-    /// What this replica is to the cluster. Only a [`Role::Member`] takes part.
+    /// What this replica is to the cluster. Only a [`Role::Member`] takes part; a
+    /// [`Role::Observer`] answers local reads.
     pub fn role(&self) -> Role {
         *self.inner.shared.role.borrow()
     }
 
-    /// Waits until the replica takes part. Only one that [joins](ReplicaBuilder::join), or that
-    /// stopped while it did, has to wait. False if it stops first.
+    /// Waits until the replica takes part, or observes. Only one that
+    /// [joins](ReplicaBuilder::join), or that stopped while it did, has to wait. False if it stops
+    /// first.
     pub async fn wait_member(&self) -> bool {
         let shared = &self.inner.shared;
         let mut role = shared.role.subscribe();
         let mut stopped = shared.stopped.subscribe();
         tokio::select! {
-            member = role.wait_for(|role| *role == Role::Member) => member.is_ok(),
+            member = role.wait_for(|role| matches!(role, Role::Member | Role::Observer)) => {
+                member.is_ok()
+            }
             _ = stopped.wait_for(|stopped| *stopped) => false,
         }
     }

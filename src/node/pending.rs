@@ -94,6 +94,9 @@ pub(super) fn outcome(answer: Answer) -> wire::Outcome {
     let refused = |refusal| wire::Outcome::Rejected(refusal);
     match answer {
         Ok(output) => wire::Outcome::Output(output),
+        Err(ProposeError::Rejected(Rejected::TooManySessions)) => {
+            refused(wire::Refusal::TooManySessions)
+        }
         Err(ProposeError::Rejected(Rejected::Overloaded | Rejected::Full)) => {
             refused(wire::Refusal::Overloaded)
         }
@@ -103,19 +106,16 @@ pub(super) fn outcome(answer: Answer) -> wire::Outcome {
         }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(Rejected::NoMember)) => refused(wire::Refusal::NoMember),
+        Err(ProposeError::Rejected(Rejected::Observes)) => refused(wire::Refusal::Observes),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
-        Err(ProposeError::Rejected(Rejected::TooManySessions)) => {
-            refused(wire::Refusal::TooManySessions)
-        }
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
         Err(ProposeError::AnswerTooLarge { bytes, limit }) => {
-            let (bytes, limit) = (bytes as u64, limit as u64);
-            wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })
+            wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes: bytes as u64, limit: limit as u64 })
         }
-        Err(ProposeError::Unknown(Unknown::Forgotten)) => {
-            wire::Outcome::NoAnswer(NoAnswer::Forgotten)
-        }
-        Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),
+        Err(ProposeError::Unknown(why)) => match why {
+            Unknown::Forgotten => wire::Outcome::NoAnswer(NoAnswer::Forgotten),
+            why => wire::Outcome::Unknown(why.to_string()),
+        },
         Err(error @ ProposeError::Fatal(_)) => wire::Outcome::Unknown(error.to_string()),
     }
 }

@@ -51,6 +51,8 @@ struct List {
     epoch: u32,
     /// For each, the number of the directory that it has to come with; 0 if that was not decided.
     members: BTreeMap<MemberId, u64>,
+    /// The same for each observer. It is a guest: nothing depends on what it remembers.
+    observers: BTreeMap<MemberId, u64>,
 }
 
 impl Memories {
@@ -60,7 +62,8 @@ impl Memories {
 
     /// Why a replica that shows this of itself is not the one that the list names, if it names one.
     fn named_otherwise(&self, id: MemberId, shown: Presence) -> Option<Refusal> {
-        let known = *self.list.as_ref()?.members.get(&id)?;
+        let list = self.list.as_ref()?;
+        let known = *list.members.get(&id).or(list.observers.get(&id))?;
         let own = own_number(&shown);
         let theirs = shown.directory;
         (known != 0 && known != own).then_some(Refusal::OtherDirectory { id, known, theirs })
@@ -182,14 +185,15 @@ impl Register {
 
     /// The replica is in this epoch now. `members` says for each member which directory it has to
     /// come with (for a replica that keeps its records in memory, which life); 0 if that was not
-    /// decided. Returns the guests that have become members, or have a member's number: the caller
-    /// has to disconnect them.
+    /// decided; `observers` says the same of those. Returns the guests that have become members, or
+    /// have a member's number: the caller has to disconnect them.
     ///
     /// What was known of replicas that are no members is forgotten: their numbers are used up.
     pub(super) fn set_list(
         &self,
         epoch: u32,
         members: BTreeMap<MemberId, u64>,
+        observers: BTreeMap<MemberId, u64>,
     ) -> Vec<(MemberId, Refusal)> {
         lock(&self.identity).met.retain(|peer, _| members.contains_key(peer));
         let mut memory = lock(&self.memory);
@@ -199,7 +203,7 @@ impl Register {
         for told in memory.told.values_mut() {
             told.retain(|of, _| members.contains_key(of));
         }
-        memory.list = Some(List { epoch, members });
+        memory.list = Some(List { epoch, members, observers });
         let guests = std::mem::take(&mut memory.guests);
         let mut wrong = Vec::new();
         for (guest, shown) in guests {

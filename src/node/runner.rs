@@ -330,6 +330,8 @@ impl<P: NodeProtocol> Runner<P> {
             let list = list.as_ref().unwrap_or(self.members.first());
             if self.epochs.install(now, list, shared, &executed, &mut self.out) {
                 self.backlog.push(Work::Install(applier));
+                // Before anybody is told that there is a state to read.
+                self.hand_on();
                 self.snapshots.installed(bytes, took);
             } else {
                 tracing::info!(us = %self.shared.id, bytes, "that snapshot is not enough");
@@ -361,7 +363,11 @@ impl<P: NodeProtocol> Runner<P> {
     /// Takes in proposals: as many, and about as many bytes, as one turn may.
     fn gather_proposals(&mut self) {
         let most = self.shared.limits.turn_bytes();
-        let is_stranger = self.epochs.role() == Role::Stranger;
+        let turned_away = match self.epochs.role() {
+            Role::Stranger => Some(Rejected::NoMember),
+            _ if self.epochs.observes() => Some(Rejected::Observes),
+            _ => None,
+        };
         let (mut taken, mut bytes) = (0, 0);
         while taken < PROPOSALS_PER_TURN
             && bytes < most
@@ -369,8 +375,8 @@ impl<P: NodeProtocol> Runner<P> {
         {
             taken += 1;
             bytes += command.payload.len();
-            if is_stranger {
-                self.shared.pending.turn_away(command.request, Rejected::NoMember);
+            if let Some(why) = &turned_away {
+                self.shared.pending.turn_away(command.request, why.clone());
                 continue;
             }
             self.inputs.push(Input::Core(replica::Input::Propose(command)));

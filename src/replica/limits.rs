@@ -17,12 +17,15 @@ pub struct Limits {
     pub snapshot_bytes: u64,
     /// The bytes of a snapshot to request at a time: from 1 to [`MAX_CHUNK`].
     pub chunk_bytes: u32,
+    /// How many executed instances are kept for observers. One that lacks more needs a snapshot.
+    pub feed_instances: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         let (kept_bytes, snapshot_bytes) = (4 << 30, 64 << 30);
-        let chunk_bytes = MAX_CHUNK;
-        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes, snapshot_bytes, chunk_bytes }
+        let (chunk_bytes, feed_instances) = (MAX_CHUNK, 1 << 16);
+        let (commands, bytes) = (100_000, 64 << 20);
+        Limits { commands, bytes, kept_bytes, snapshot_bytes, chunk_bytes, feed_instances }
     }
 }

@@ -22,7 +22,7 @@ use super::{Limits, MAX_CHUNK};
 use crate::protocol::View;
 use crate::types::{Deps, Executed, ReplicaId, ReplicaSet, Time};
 
-use receive::Receiver;
+pub(super) use receive::Receiver;
 
 pub(super) use serve::Server;
 

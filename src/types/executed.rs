@@ -42,6 +42,56 @@ impl Executed {
         true
     }
 
+    /// Adds an instance. Returns whether it was not in the set.
+    pub fn insert(&mut self, id: InstanceId) -> bool {
+        if self.contains(id) {
+            return false;
+        }
+        let ranges = &mut self.above[id.replica.index()];
+        let at = ranges.partition_point(|(_, last)| *last < id.slot);
+        let follows = at > 0 && ranges[at - 1].1 + 1 == id.slot;
+        let precedes = ranges.get(at).is_some_and(|(first, _)| id.slot + 1 == *first);
+        match (follows, precedes) {
+            (true, true) => ranges[at - 1].1 = ranges.remove(at).1,
+            (true, false) => ranges[at - 1].1 = id.slot,
+            (false, true) => ranges[at].0 = id.slot,
+            (false, false) => ranges.insert(at, (id.slot, id.slot)),
+        }
+        self.settle(id.replica);
+        true
+    }
+
+    /// Adds everything up to `floor`.
+    pub fn raise(&mut self, floor: &Deps) {
+        for (owner, slot) in floor.iter() {
+            if self.floor.raise(owner, slot) {
+                self.settle(owner);
+            }
+        }
+    }
+
+    /// Per owner, the highest slot in the set: a prefix that includes this includes the set.
+    pub fn ends(&self) -> Deps {
+        let end = |(owner, floor): (ReplicaId, Slot)| {
+            self.above(owner).last().map_or(floor, |(_, last)| *last)
+        };
+        Deps::from_slots(self.floor.iter().map(end))
+    }
+
+    /// Joins the prefix of an owner with the ranges that it reaches.
+    fn settle(&mut self, owner: ReplicaId) {
+        let ranges = &mut self.above[owner.index()];
+        let mut floor = self.floor.slot(owner);
+        let reached = ranges.iter().take_while(|(first, last)| {
+            let reaches = *first <= floor + 1;
+            floor = if reaches { floor.max(*last) } else { floor };
+            reaches
+        });
+        let reached = reached.count();
+        ranges.drain(..reached);
+        self.floor.set(owner, floor);
+    }
+
     /// Per owner, the slot up to which every instance is in the set.
     pub fn floor(&self) -> &Deps {
         &self.floor
@@ -123,5 +173,26 @@ mod tests {
         }
         let other = set(&[(R1, 1, 5), (R1, 7, 9)]);
         assert!(!other.includes(&small) && !small.includes(&other));
+    }
+
+    #[test]
+    fn what_is_inserted_in_any_order_is_what_was_extended_in_order() {
+        let slots = [3, 1, 7, 9, 8, 2, 5, 12, 4];
+        let mut inserted = Executed::none(2);
+        for (count, slot) in slots.into_iter().enumerate() {
+            let id = InstanceId::new(owner(R1), slot);
+            assert!(inserted.insert(id) && !inserted.insert(id) && inserted.contains(id));
+            let mut sorted = slots[..=count].to_vec();
+            sorted.sort_unstable();
+            let ranges: Vec<_> = sorted.into_iter().map(|slot| (R1, slot, slot)).collect();
+            assert_eq!(inserted, set(&ranges), "{slot}");
+        }
+        assert_eq!(inserted.ends(), Deps::from_slots([12, 0]));
+        inserted.raise(&Deps::from_slots([8, 3]));
+        assert_eq!(inserted, set(&[(R1, 1, 9), (R1, 12, 12), (R2, 1, 3)]));
+        inserted.raise(&Deps::from_slots([11, 0]));
+        assert_eq!(inserted, set(&[(R1, 1, 12), (R2, 1, 3)]));
+        inserted.raise(&Deps::from_slots([2, 2]));
+        assert_eq!(inserted, set(&[(R1, 1, 12), (R2, 1, 3)]));
     }
 }

@@ -5,10 +5,12 @@
 //! ([`ReplicaId`]). An epoch ends with a command that changes the list: it conflicts with every
 //! other command, so all replicas execute it after the same commands.
 
-use std::fmt;
-use std::str::FromStr;
+mod encoding;
+#[cfg(test)]
+mod tests;
 
-use bytes::Bytes;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Address, ClientId, Command, Footprint, MAX_REPLICAS, ReplicaId, RequestId};
@@ -88,17 +90,21 @@ pub struct Member {
     pub directory: u64,
 }
 
-/// The list of members of one epoch.
+/// The list of members of one epoch, and of its observers. An *observer* has a number, an address
+/// and a directory as a member has. It has no vote and no position: it follows what the members
+/// execute, and answers local reads. Nothing waits for it.
 ///
 /// Invariants:
 ///
-/// 1. There is at least one member, and at most [`MAX_REPLICAS`]; they are in the order of their
-///    numbers, each once.
-/// 2. `highest` is the highest number that any member has had in this epoch or an earlier one.
+/// 1. There is at least one member, and with the observers at most [`MAX_REPLICAS`]. Both are in
+///    the order of their numbers, and no number is there twice.
+/// 2. `highest` is the highest number that any member or observer has had in this epoch or an
+///    earlier one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Membership {
     epoch: u32,
     members: Vec<Member>,
+    observers: Vec<Member>,
     highest: MemberId,
 }
 
@@ -107,16 +113,21 @@ pub struct Membership {
 pub enum Change {
     /// A new member joins.
     Add(Member),
-    /// A member leaves for good.
+    /// A new observer joins.
+    Observe(Member),
+    /// An observer becomes a member, under its number.
+    Promote(MemberId),
+    /// A member or an observer leaves for good.
     Remove(MemberId),
-    /// A new member takes the place of one that leaves for good, in one step.
+    /// A new member takes the place of one that leaves for good, in one step; a new observer that
+    /// of an observer.
     Replace {
         /// Who leaves.
         old: MemberId,
         /// Who joins.
         new: Member,
     },
-    /// A member is reached elsewhere from now on.
+    /// A member or an observer is reached elsewhere from now on.
     Move {
         /// Who.
         id: MemberId,
@@ -158,18 +169,24 @@ pub enum BadChange {
     #[error("member {} is the only one: a cluster keeps at least one member", .0.number())]
     Last(MemberId),
     /// There would be too many.
-    #[error("a cluster has at most {MAX_REPLICAS} members")]
+    #[error("a cluster has at most {MAX_REPLICAS} members, observers included")]
     TooMany,
+    /// It has a vote already.
+    #[error("{0} is a member already, with a vote")]
+    NoObserver(MemberId),
     /// The number of epochs is used up.
     #[error("the list of members was changed too often")]
     NoEpoch,
 }
 
-/// The members' numbers.
+/// The members' numbers, then those of the observers.
 impl fmt::Display for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, member) in self.members.iter().enumerate() {
             write!(f, "{}{}", if index == 0 { "" } else { ", " }, member.id)?;
+        }
+        for (index, observer) in self.observers.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { "; observers " } else { ", " }, observer.id)?;
         }
         Ok(())
     }
@@ -187,23 +204,7 @@ impl BadMembership {
     pub const OTHER_EPOCH: BadMembership = BadMembership("it is of another epoch");
 }
 
-/// The encoded form.
-#[derive(Serialize, Deserialize)]
-struct Encoded {
-    epoch: u32,
-    highest: u32,
-    members: Vec<(u32, String, u64)>,
-}
-
 impl Membership {
-    /// The first byte of an encoding. Replicas that disagree on what an encoding says would end an
-    /// epoch at different times, so they must never be in one cluster: another version of this
-    /// needs another version of the protocol between peers.
-    const VERSION: u8 = 1;
-
-    /// The longest encoding, in bytes.
-    pub const MAX_BYTES: usize = 32 << 10;
-
     /// The list that a cluster begins with, in any order.
     ///
     /// # Errors
@@ -211,28 +212,27 @@ impl Membership {
     pub fn first(members: Vec<Member>) -> Result<Membership, BadMembership> {
         let highest = members.iter().map(|member| member.id).max();
         let highest = highest.ok_or(BadMembership("there is no member"))?;
-        Membership::checked(0, members, highest)
+        Membership { epoch: 0, members, observers: Vec::new(), highest }.checked()
     }
 
-    fn checked(
-        epoch: u32,
-        mut members: Vec<Member>,
-        highest: MemberId,
-    ) -> Result<Membership, BadMembership> {
-        members.sort_by_key(|member| member.id);
-        if members.is_empty() {
+    fn checked(mut self) -> Result<Membership, BadMembership> {
+        self.members.sort_by_key(|member| member.id);
+        self.observers.sort_by_key(|observer| observer.id);
+        if self.members.is_empty() {
             return Err(BadMembership("there is no member"));
         }
-        if members.len() > MAX_REPLICAS {
+        if self.members.len() + self.observers.len() > MAX_REPLICAS {
             return Err(BadMembership("there are too many members"));
         }
-        if members.windows(2).any(|pair| pair[0].id == pair[1].id) {
+        let mut numbers: Vec<MemberId> = self.all().map(|member| member.id).collect();
+        numbers.sort_unstable();
+        if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(BadMembership("two members have one number"));
         }
-        if members.iter().any(|member| member.id > highest) {
+        if numbers.last().is_some_and(|last| *last > self.highest) {
             return Err(BadMembership("a member has a number above the highest"));
         }
-        Ok(Membership { epoch, members, highest })
+        Ok(self)
     }
 
     /// How many times the list was changed.
@@ -240,7 +240,8 @@ impl Membership {
         self.epoch
     }
 
-    /// The highest number that any member has had so far. The next one to join has a higher one.
+    /// The highest number that any member or observer has had so far. The next one to join has a
+    /// higher one.
     pub const fn highest(&self) -> MemberId {
         self.highest
     }
@@ -248,6 +249,40 @@ impl Membership {
     /// The members, by number.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The observers, by number.
+    pub fn observers(&self) -> &[Member] {
+        &self.observers
+    }
+
+    /// The members, then the observers.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.observers)
+    }
+
+    /// Whether it is an observer.
+    pub fn is_observer(&self, id: MemberId) -> bool {
+        self.observers.binary_search_by_key(&id, |it| it.id).is_ok()
+    }
+
+    /// Whether the replica with this number and this data directory is an observer.
+    pub fn is_observed_by(&self, id: MemberId, directory: u64) -> bool {
+        let found = self.observers.binary_search_by_key(&id, |it| it.id);
+        let named = found.map(|at| self.observers[at].directory);
+        named.is_ok_and(|named| named == 0 || named == directory)
+    }
+
+    /// The place of an observer after the positions of the members, for what is sent to it. It is
+    /// no position: nobody counts it.
+    pub(crate) fn place_of_observer(&self, id: MemberId) -> Option<ReplicaId> {
+        let found = self.observers.binary_search_by_key(&id, |it| it.id).ok()?;
+        Some(ReplicaId::from_index(self.members.len() + found))
+    }
+
+    /// The member at a position, or the observer at a place after them.
+    pub(crate) fn at_place(&self, place: ReplicaId) -> Option<MemberId> {
+        Some(self.all().nth(place.index())?.id)
     }
 
     /// The number of members.
@@ -287,57 +322,70 @@ impl Membership {
         let mut next = self.clone();
         next.epoch = self.epoch.checked_add(1).ok_or(BadChange::NoEpoch)?;
         match change {
-            Change::Add(member) => next.add(member)?,
-            Change::Remove(member) => next.remove(*member)?,
+            Change::Add(member) => {
+                next.admit(member)?;
+                next.members.push(member.clone());
+            }
+            Change::Observe(observer) => {
+                next.admit(observer)?;
+                next.observers.push(observer.clone());
+            }
+            Change::Promote(id) => {
+                if next.position(*id).is_some() {
+                    return Err(BadChange::NoObserver(*id));
+                }
+                let (list, place) = next.find(*id)?;
+                let observer = list.remove(place);
+                next.members.push(observer);
+                next.members.sort_by_key(|member| member.id);
+            }
+            Change::Remove(id) => {
+                if next.members.len() == 1 && next.position(*id).is_some() {
+                    return Err(BadChange::Last(*id));
+                }
+                let (list, place) = next.find(*id)?;
+                list.remove(place);
+            }
             Change::Replace { old, new } => {
-                let place = next.place(*old)?;
-                next.members.remove(place);
-                next.add(new)?;
+                let is_observer = next.is_observer(*old);
+                let (list, place) = next.find(*old)?;
+                list.remove(place);
+                next.admit(new)?;
+                let list = if is_observer { &mut next.observers } else { &mut next.members };
+                list.push(new.clone());
             }
             Change::Move { id, address } => {
-                let place = next.place(*id)?;
-                let mut member = next.members.remove(place);
-                next.check_address(address)?;
-                member.address = address.clone();
-                next.members.insert(place, member);
+                let others = next.all().filter(|it| it.id != *id);
+                check_address(others, address)?;
+                let (list, place) = next.find(*id)?;
+                list[place].address = address.clone();
             }
         }
         Ok(next)
     }
 
-    fn place(&self, member: MemberId) -> Result<usize, BadChange> {
-        let found = self.members.binary_search_by_key(&member, |it| it.id);
-        found.map_err(|_| BadChange::Unknown(member))
+    /// Where a member or an observer is.
+    fn find(&mut self, id: MemberId) -> Result<(&mut Vec<Member>, usize), BadChange> {
+        for list in [&mut self.members, &mut self.observers] {
+            if let Ok(place) = list.binary_search_by_key(&id, |it| it.id) {
+                return Ok((list, place));
+            }
+        }
+        Err(BadChange::Unknown(id))
     }
 
-    fn add(&mut self, member: &Member) -> Result<(), BadChange> {
+    /// Uses up the number of a new member or observer.
+    fn admit(&mut self, new: &Member) -> Result<(), BadChange> {
         let least = self.highest.0.checked_add(1).map(MemberId).ok_or(BadChange::TooMany)?;
-        if member.id < least {
-            return Err(BadChange::Used { given: member.id, least });
+        if new.id < least {
+            return Err(BadChange::Used { given: new.id, least });
         }
-        if self.members.len() == MAX_REPLICAS {
+        if self.members.len() + self.observers.len() == MAX_REPLICAS {
             return Err(BadChange::TooMany);
         }
-        self.check_address(&member.address)?;
-        self.highest = member.id;
-        self.members.push(member.clone());
+        check_address(self.all(), &new.address)?;
+        self.highest = new.id;
         Ok(())
-    }
-
-    fn remove(&mut self, member: MemberId) -> Result<(), BadChange> {
-        let place = self.place(member)?;
-        if self.members.len() == 1 {
-            return Err(BadChange::Last(member));
-        }
-        self.members.remove(place);
-        Ok(())
-    }
-
-    fn check_address(&self, address: &Address) -> Result<(), BadChange> {
-        match self.members.iter().find(|it| it.address == *address) {
-            Some(at) => Err(BadChange::Taken { at: at.id, address: address.clone() }),
-            None => Ok(()),
-        }
     }
 
     /// The command that ends the epoch before this one and begins this one. Of several that were
@@ -373,53 +421,15 @@ impl Membership {
             _ => Err(BadMembership::OTHER_EPOCH),
         }))
     }
-
-    /// Its encoding.
-    pub fn to_bytes(&self) -> Bytes {
-        let members = self.members.iter();
-        let members = members.map(|it| (it.id.0, it.address.to_string(), it.directory)).collect();
-        let encoded = Encoded { epoch: self.epoch, highest: self.highest.0, members };
-        let bytes = postcard::to_extend(&encoded, vec![Membership::VERSION]);
-        Bytes::from(bytes.expect("numbers and texts have an encoding"))
-    }
-
-    /// The address in this text, which must be the one that the address is written as.
-    ///
-    /// # Errors
-    /// [`BadMembership::NO_ADDRESS`].
-    pub fn address(text: &str) -> Result<Address, BadMembership> {
-        let address = Address::from_str(text).ok().filter(|address| address.to_string() == text);
-        address.ok_or(BadMembership::NO_ADDRESS)
-    }
-
-    /// The list in an encoding.
-    ///
-    /// # Errors
-    /// [`BadMembership`] if the bytes are no encoding of a list.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Membership, BadMembership> {
-        if bytes.len() > Membership::MAX_BYTES {
-            return Err(BadMembership("it is too long"));
-        }
-        let (version, bytes) = bytes.split_first().ok_or(BadMembership("it is empty"))?;
-        if *version != Membership::VERSION {
-            return Err(BadMembership("another version wrote it"));
-        }
-        let (encoded, rest): (Encoded, _) =
-            postcard::take_from_bytes(bytes).map_err(|_| BadMembership("it cannot be decoded"))?;
-        if !rest.is_empty() {
-            return Err(BadMembership("more follows it"));
-        }
-        let number = |number| MemberId::new(number).ok_or(BadMembership("a number is 0"));
-        let members = encoded.members.into_iter().map(|(id, address, directory)| {
-            Ok(Member { id: number(id)?, address: Membership::address(&address)?, directory })
-        });
-        let members = members.collect::<Result<Vec<_>, _>>()?;
-        if !members.is_sorted_by_key(|member| member.id) {
-            return Err(BadMembership("it is out of order"));
-        }
-        Membership::checked(encoded.epoch, members, number(encoded.highest)?)
-    }
 }
 
-#[cfg(test)]
-mod tests;
+/// Whether nobody of these is reached at `address`.
+fn check_address<'a>(
+    mut of: impl Iterator<Item = &'a Member>,
+    address: &Address,
+) -> Result<(), BadChange> {
+    match of.find(|it| it.address == *address) {
+        Some(at) => Err(BadChange::Taken { at: at.id, address: address.clone() }),
+        None => Ok(()),
+    }
+}

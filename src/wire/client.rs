@@ -8,7 +8,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::members::Members;
 use super::offer::Offer;
 use super::peer::take_version;
-use super::values::put_varint;
 use super::versions::{BACKUPS, CLIENT_VERSIONS};
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::Rejection;
@@ -158,6 +157,10 @@ pub enum Refusal {
     /// The replica was removed from the cluster, or waits to be made a member: ask one that is.
     #[error("the replica is no member of the cluster")]
     NoMember,
+    /// The replica is an observer, and answers local reads alone: ask a member. Its greeting has
+    /// the list of these.
+    #[error("the replica is an observer and has no vote: ask a member, or read locally")]
+    Observes,
     /// The members were not changed; the text explains why, for people.
     #[error("the members were not changed: {0}")]
     NotChanged(String),
@@ -425,6 +428,7 @@ impl Wire for Refusal {
             }
             Refusal::TooManySessions => out.put_u8(8),
             Refusal::NoMember => out.put_u8(9),
+            Refusal::Observes => out.put_u8(14),
             Refusal::NotChanged(why) => {
                 out.put_u8(10);
                 why.encode(out);
@@ -457,25 +461,8 @@ impl Wire for Refusal {
             11 => Ok(Refusal::NoBackup(from.read()?)),
             12 => Ok(Refusal::Gone),
             13 => Ok(Refusal::Older(from.read()?)),
+            14 => Ok(Refusal::Observes),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
-        }
-    }
-}
-
-impl Wire for Era {
-    fn encode(&self, out: &mut BytesMut) {
-        put_varint(out, u64::from(self.number()));
-    }
-
-    fn decode(from: &mut Reader<'_>) -> Result<Era, DecodeError> {
-        let start = from.offset();
-        let number = from.varint32("an era")?;
-        match Era::new(number) {
-            Some(era) => Ok(era),
-            None => {
-                let (found, limit) = (u64::from(number), u64::from(Era::LAST.number()));
-                from.refuse(start, Flaw::TooMany { what: "eras", found, limit })
-            }
         }
     }
 }

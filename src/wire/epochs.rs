@@ -6,6 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::feed::FEED;
 use super::peer::{put_peer_header, take_peer_header};
 use super::values::{put_bytes, put_varint};
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
@@ -133,6 +134,15 @@ impl Wire for Change {
                 out.put_u8(1);
                 put_place(new.id, &new.address, out);
             }
+            Change::Observe(new) => {
+                out.put_u8(5);
+                new.id.encode(out);
+                new.address.encode(out);
+            }
+            Change::Promote(observer) => {
+                out.put_u8(6);
+                observer.encode(out);
+            }
             Change::Remove(member) => {
                 out.put_u8(2);
                 member.encode(out);
@@ -159,6 +169,8 @@ impl Wire for Change {
             2 => Ok(Change::Remove(from.read()?)),
             3 => Ok(Change::Replace { old: from.read()?, new: new(from)? }),
             4 => Ok(Change::Move { id: from.read()?, address: from.read()? }),
+            5 => Ok(Change::Observe(new(from)?)),
+            6 => Ok(Change::Promote(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a change", kind }),
         }
     }
@@ -182,6 +194,7 @@ impl<M: Wire> Wire for Message<M> {
                 out.put_u8(ENTERED);
                 asks.encode(out);
             }
+            Message::Feed(feed) => feed.encode(out),
             Message::Core(message) => message.encode(out),
         }
     }
@@ -198,6 +211,7 @@ impl<M: Wire> Wire for Message<M> {
                 from.byte("a message")?;
                 Ok(Message::Entered { asks: from.read()? })
             }
+            FEED => from.read().map(Message::Feed),
             _ => from.read().map(Message::Core),
         }
     }

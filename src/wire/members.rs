@@ -4,9 +4,10 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
+use super::values::put_varint;
 use super::{DecodeError, Flaw, Reader, Wire};
 pub use crate::replica::epochs::Role;
-use crate::types::{Member, MemberId, Membership};
+use crate::types::{MAX_REPLICAS, Member, MemberId, Membership};
 
 /// The members of a cluster, as one replica knows them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,13 +27,21 @@ pub struct Members {
     /// How much of another replica's state has arrived, in bytes, and the length of all of it,
     /// while the replica waits for that.
     pub receiving: Option<(u64, u64)>,
+    /// For each observer that the replica has heard lately, how many decisions it is behind. An
+    /// observer knows that of itself alone.
+    pub behind: Vec<(MemberId, u64)>,
 }
 
 impl Members {
     /// What `replica` knows when it knows of no members.
     pub fn unknown(replica: MemberId, role: Role) -> Members {
-        let (begun, reached) = (Vec::new(), Vec::new());
-        Members { replica, role, list: None, begun, reached, receiving: None }
+        let (begun, reached, behind) = (Vec::new(), Vec::new(), Vec::new());
+        Members { replica, role, list: None, begun, reached, receiving: None, behind }
+    }
+
+    /// Without observers, the encoding is that of a version that knew none.
+    fn has_observers(&self) -> bool {
+        self.list.as_ref().is_some_and(|list| !list.observers().is_empty())
     }
 }
 
@@ -48,6 +57,13 @@ impl fmt::Display for Members {
             let reach = if self.reached.contains(id) { "" } else { ", not reached" };
             write!(f, "\n{id}  {address}  {part}{reach}")?;
         }
+        for Member { id, address, .. } in list.observers() {
+            write!(f, "\n{id}  {address}  observes, ")?;
+            match self.behind.iter().find(|(of, _)| of == id) {
+                Some((_, behind)) => write!(f, "{behind} decisions behind")?,
+                None => write!(f, "not heard by {}", self.replica)?,
+            }
+        }
         Ok(())
     }
 }
@@ -59,6 +75,7 @@ impl Wire for Role {
             Role::Joining => 2,
             Role::Removed => 3,
             Role::Stranger => 4,
+            Role::Observer => 5,
         });
     }
 
@@ -69,6 +86,7 @@ impl Wire for Role {
             2 => Ok(Role::Joining),
             3 => Ok(Role::Removed),
             4 => Ok(Role::Stranger),
+            5 => Ok(Role::Observer),
             kind => from.refuse(start, Flaw::Kind { what: "a role", kind }),
         }
     }
@@ -82,16 +100,30 @@ impl Wire for Members {
         self.begun.encode(out);
         self.reached.encode(out);
         self.receiving.encode(out);
+        if self.has_observers() {
+            put_varint(out, self.behind.len() as u64);
+            for (observer, behind) in &self.behind {
+                observer.encode(out);
+                behind.encode(out);
+            }
+        }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Members, DecodeError> {
-        Ok(Members {
+        let mut members = Members {
             replica: from.read()?,
             role: from.read()?,
             list: from.read()?,
             begun: from.read()?,
             reached: from.read()?,
             receiving: from.read()?,
-        })
+            behind: Vec::new(),
+        };
+        if members.has_observers() {
+            for _ in 0..from.count("observers", MAX_REPLICAS, 2)? {
+                members.behind.push((from.read()?, from.read()?));
+            }
+        }
+        Ok(members)
     }
 }

@@ -46,6 +46,7 @@ mod epaxos_snapshot;
 mod epochs;
 mod error;
 mod fast_paxos;
+mod feed;
 mod kinds;
 mod log;
 mod members;
@@ -78,7 +79,7 @@ pub use snapshot::{
     SnapshotDecoder, SnapshotEnd, SnapshotError, WriteSnapshotError, encode_snapshot,
 };
 
-pub use versions::{BACKUPS, CLIENT_VERSIONS, PEER_VERSIONS};
+pub use versions::{BACKUPS, CLIENT_VERSIONS, OBSERVERS, PEER_VERSIONS};
 
 use bytes::BytesMut;
 

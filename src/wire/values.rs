@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Slot, Time, Value,
 };
 
@@ -172,6 +172,24 @@ impl Wire for InstanceId {
     #[inline]
     fn decode(from: &mut Reader<'_>) -> Result<InstanceId, DecodeError> {
         Ok(InstanceId { replica: from.read()?, slot: take_slot(from)? })
+    }
+}
+
+impl Wire for Era {
+    fn encode(&self, out: &mut BytesMut) {
+        put_varint(out, u64::from(self.number()));
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Era, DecodeError> {
+        let start = from.offset();
+        let number = from.varint32("an era")?;
+        match Era::new(number) {
+            Some(era) => Ok(era),
+            None => {
+                let (found, limit) = (u64::from(number), u64::from(Era::LAST.number()));
+                from.refuse(start, Flaw::TooMany { what: "eras", found, limit })
+            }
+        }
     }
 }
 

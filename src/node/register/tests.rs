@@ -38,7 +38,7 @@ fn in_memory() -> Register {
 
 /// In epoch 0, with four members.
 fn listed(register: Register) -> Register {
-    assert_eq!(register.set_list(0, list(&[(1, 0), (2, 0), (3, 0), (4, 0)])), []);
+    assert_eq!(register.set_list(0, list(&[(1, 0), (2, 0), (3, 0), (4, 0)]), list(&[])), []);
     register
 }
 
@@ -254,7 +254,7 @@ fn a_guest_that_becomes_a_member_is_the_one_that_the_list_names() {
     let next = list(&[(1, 0), (2, 0), (5, 7), (6, 7)]);
     // Both have to say hello again: only then is written down whom this replica meets.
     let again = [(peer(5), Refusal::Replaced), (peer(6), refused(6))];
-    assert_eq!(register.set_list(1, next), again);
+    assert_eq!(register.set_list(1, next, list(&[])), again);
     assert_eq!(register.heard(peer(5), at(4)), Ok(None), "it has not");
     assert!(register.is_impostor(peer(5)) && register.is_impostor(peer(6)));
     register.left(peer(5));
@@ -272,7 +272,7 @@ fn a_guest_that_becomes_a_member_is_the_one_that_the_list_names() {
     assert_eq!(knows.iter().map(|(of, _)| *of).collect::<Vec<_>>(), [peer(5)]);
     // In memory, the list names a life.
     let register = in_memory();
-    register.set_list(1, list(&[(1, 0), (5, 2)]));
+    register.set_list(1, list(&[(1, 0), (5, 2)]), list(&[]));
     let refused = Refusal::OtherDirectory { id: peer(5), known: 2, theirs: 0 };
     assert_eq!(register.admit(peer(5), shown(0, 1, 0, 0), &[]), Err(refused));
     assert_eq!(register.admit(peer(5), shown(0, 2, 0, 0), &[]), Ok(()));
@@ -290,7 +290,7 @@ fn of_removed_members_nothing_is_kept() {
         register.heard(peer(number), at(5)).unwrap();
     }
     assert_eq!(register.introduce().knows.len(), 2);
-    register.set_list(1, list(&[(1, 0), (2, 0), (4, 0)]));
+    register.set_list(1, list(&[(1, 0), (2, 0), (4, 0)]), list(&[]));
     assert_eq!(register.introduce().knows, [(peer(2), remembered(4, 0, 5))]);
     {
         let (identity, memory) = (lock(&register.identity), lock(&register.memory));
@@ -310,6 +310,6 @@ fn quorums_are_counted_among_the_members() {
     assert!(!register.others_agree(), "that is two of four");
     register.note_agreement(&connected(&[2, 4]));
     assert!(register.others_agree());
-    register.set_list(1, list(&[(1, 0), (9, 0)]));
+    register.set_list(1, list(&[(1, 0), (9, 0)]), list(&[]));
     assert_eq!(register.missing(&connected(&[2, 9, 8])), 0);
 }

@@ -12,7 +12,7 @@ use crate::node::panics::lock;
 use crate::node::status::NodeProtocol;
 use crate::replica::epochs::Role;
 use crate::types::{Change, Command, MemberId, Membership, Time};
-use crate::wire::Members;
+use crate::wire::{Members, OBSERVERS};
 
 /// What the runner knows of the members besides its core.
 pub(super) struct Known {
@@ -90,6 +90,14 @@ impl<P: NodeProtocol> Runner<P> {
         let directory = |id| self.inbox.newcomer(id);
         let asked = Asked { list, begun: &begun, reached: &reached, directory: &directory, force };
         let next = asked.next(change)?;
+        if !next.observers().is_empty() {
+            // To an older release the command that brings such a list would mean nothing.
+            let others = next.members().iter().map(|it| it.id).filter(|id| *id != self.epochs.me());
+            let knows = |id| self.mesh.frames(id).is_some_and(|version| version >= OBSERVERS);
+            if let Some(older) = others.into_iter().find(|id| !knows(*id)) {
+                return Err(NotChanged::Older(older));
+            }
+        }
         let me = list.position(self.epochs.me()).expect("a member is in its list");
         let command = next.command(me);
         Ok((next, command))
@@ -97,6 +105,9 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// The members that can be reached, this one included.
     fn reached(&self) -> Vec<MemberId> {
+        if let Some(reached) = self.epochs.reached_by_observer() {
+            return reached;
+        }
         let Some((list, reach)) = self.epochs.list().zip(self.epochs.reach()) else {
             return Vec::new();
         };
@@ -120,6 +131,7 @@ impl<P: NodeProtocol> Runner<P> {
             begun: self.epochs.begun(),
             reached: self.reached(),
             receiving: receiving.map(|it| (it.received, it.bytes)),
+            behind: self.epochs.observed(),
             ..Members::unknown(self.epochs.me(), self.epochs.role())
         }
     }

@@ -37,7 +37,10 @@ impl<P: NodeProtocol> Snapshots<P> {
         let limits = &self.shared.limits;
         let every = limits.snapshot_every.max(self.state_bytes);
         let grown = match &self.store {
-            Some(_) => journal.log_bytes() - self.log_bytes >= every,
+            Some(_) => {
+                let fed = epochs.fed_bytes().saturating_sub(self.fed_bytes);
+                journal.log_bytes() - self.log_bytes + fed >= every
+            }
             // In memory, snapshots are for others only; anything outside a snapshot is kept for
             // them.
             None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,

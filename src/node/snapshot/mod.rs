@@ -44,7 +44,7 @@ use crate::wire;
 
 use attempts::Attempts;
 pub(super) use incoming::Arrived;
-pub(super) use store::SnapshotStore;
+pub(super) use store::{SnapshotStore, Where};
 pub(super) use worker::Readable;
 use worker::{NewSnapshot, News, Room, SnapshotWorker, Task};
 
@@ -99,6 +99,8 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     while_low: u32,
     /// The log's length when the last snapshot was begun, and the length of that snapshot's state.
     log_bytes: u64,
+    /// What an observer was fed until then: its log does not grow with that.
+    fed_bytes: u64,
     state_bytes: u64,
     /// The fewest bytes of decisions kept since the last snapshot was begun.
     least_kept: usize,
@@ -128,15 +130,6 @@ pub(super) struct First {
     pub(super) readable: Option<Readable>,
     /// The length of its state.
     pub(super) state_bytes: u64,
-}
-
-/// The cluster that the worker takes snapshots for, and where it stores them.
-pub(super) struct Where {
-    pub(super) cluster: String,
-    pub(super) replicas: usize,
-    pub(super) store: SnapshotStore,
-    /// The number of the next checkpoint of the state machine.
-    pub(super) next: u64,
 }
 
 impl<P: NodeProtocol> Snapshots<P> {
@@ -198,6 +191,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             lineage: Lineage::default(),
             while_low: 0,
             log_bytes: 0,
+            fed_bytes: 0,
             least_kept: 0,
             state_bytes,
             gave_up_arriving: false,
@@ -420,7 +414,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         let wanted = self.is_wanted(now);
         self.wanted &= !wanted;
         self.lends = self.numbers.is_some() && (wanted || self.is_asked_to_lend());
-        self.log_bytes = journal.log_bytes();
+        (self.log_bytes, self.fed_bytes) = (journal.log_bytes(), epochs.fed_bytes());
         self.least_kept = epochs.kept_bytes();
         self.begun = now;
         self.stage = Stage::Begun(checkpoint.position);

@@ -14,6 +14,15 @@ pub(in crate::node) enum SnapshotStore {
     Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
 }
 
+/// The cluster that the worker takes snapshots for, and where it stores them.
+pub(in crate::node) struct Where {
+    pub(in crate::node) cluster: String,
+    pub(in crate::node) replicas: usize,
+    pub(in crate::node) store: SnapshotStore,
+    /// The number of the next checkpoint of the state machine.
+    pub(in crate::node) next: u64,
+}
+
 impl SnapshotStore {
     /// Whether there is room for this many bytes beside what the log needs.
     pub(super) fn has_room(&self, bytes: u64) -> Result<(), StorageError> {

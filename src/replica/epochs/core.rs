@@ -111,6 +111,16 @@ impl<P: Protocol> Core<P> {
         self.ended.as_ref()
     }
 
+    /// What is executed here.
+    pub(super) fn done(&self) -> Executed {
+        self.executor.done()
+    }
+
+    /// Everything up to here is executed here.
+    pub(super) fn executed_floor(&self) -> &Deps {
+        self.executor.executed()
+    }
+
     /// The epoch is over for this replica.
     pub(super) fn into_remains(self) -> Remains {
         let (proposed, waiting) = self.commands.into_waiting();

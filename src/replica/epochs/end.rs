@@ -19,6 +19,7 @@ impl<P: Protocol> Epochs<P> {
         if self.rules.concludes_an_epoch() {
             self.conclude(&mut core, &next, out);
         }
+        self.finish_feed(out);
         self.past.add(core.paths());
         let in_log = core.is_in_log();
         let Remains { proposed, waiting, unsure, memory, end, durable } = core.into_remains();
@@ -65,7 +66,7 @@ impl<P: Protocol> Epochs<P> {
         let mut inner = replica::Output::default();
         core.conclude(&mut inner);
         out.take(before, inner, core.is_joining(), false, None);
-        let members = before.members().iter().chain(next.members()).map(|member| member.id);
+        let members = before.all().chain(next.all()).map(|member| member.id);
         let others: BTreeSet<MemberId> = members.filter(|id| *id != self.me).collect();
         if !others.is_empty() {
             let over = Message::Over { list: next.clone(), safe: false };

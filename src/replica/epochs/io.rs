@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::feed::Feed;
 use super::members;
 use crate::replica::{
     Arrival, Committed, Execution, OwnSnapshot, PeerMessage, Rejection, SnapshotRead,
@@ -25,6 +26,8 @@ pub enum Message<M> {
         /// The sender does not know of all members yet that they have: say whether you have.
         asks: bool,
     },
+    /// Between an observer and a member.
+    Feed(Feed),
     /// As within one epoch.
     Core(PeerMessage<M>),
 }

@@ -81,12 +81,20 @@ impl<P: Protocol> Epochs<P> {
             self.put_out(inner, out);
             return true;
         }
+        if matches!(self.stage, Stage::Observer(_)) {
+            return self.install_at_observer(list, executed, out);
+        }
         let Stage::Member(core) = &mut self.stage else { return false };
         if self.list.as_ref() != Some(list) {
             return false;
         }
         let mut inner = replica::Output::default();
         let installed = core.install(now, shared, executed, &mut inner);
+        if installed {
+            // What is executed next follows the state that was installed.
+            let before = core.executed_floor().clone();
+            self.feed_from(executed.clone(), before);
+        }
         self.put_out(inner, out);
         self.end_epoch(out);
         installed
@@ -98,6 +106,8 @@ impl<P: Protocol> Epochs<P> {
             core.reject_snapshot(now);
         } else if let Stage::Member(core) = &mut self.stage {
             core.reject_snapshot(now);
+        } else if let Stage::Observer(observer) = &mut self.stage {
+            observer.follower.reject_snapshot(now);
         }
     }
 }
@@ -127,5 +137,6 @@ impl<P: Protocol> Later<P> {
 /// The position of a removed replica that serves the state with which an epoch began, at a replica
 /// that fetches it. There is none with the longest list, which a single change cannot replace.
 pub(super) fn beyond(list: &Membership) -> Option<ReplicaId> {
-    (list.len() < MAX_REPLICAS).then(|| ReplicaId::from_index(list.len()))
+    let index = list.all().count();
+    (index < MAX_REPLICAS).then(|| ReplicaId::from_index(index))
 }

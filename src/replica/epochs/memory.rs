@@ -11,7 +11,7 @@ impl<P: Protocol> Epochs<P> {
     pub fn memory(&self) -> Vec<(MemberId, Known)> {
         let core = match &self.stage {
             Stage::Member(core) | Stage::Starting(Starting { core, .. }) => Some(core.memory()),
-            Stage::Removed(_) | Stage::Stranger => None,
+            Stage::Observer(_) | Stage::Removed(_) | Stage::Stranger => None,
         };
         let members = core.into_iter().flat_map(|memory| self.by_member(memory));
         members.chain(self.strangers.iter().map(|(id, known)| (*id, *known))).collect()
@@ -29,19 +29,21 @@ impl<P: Protocol> Epochs<P> {
         known: Known,
         ours: &mut Vec<replica::Input<P::Message>>,
     ) {
+        let observes = matches!(self.stage, Stage::Observer(_));
         match &self.list {
             _ if peer == self.me || self.is_removed() => {}
-            Some(list) if list.position(peer).is_some() => {
+            Some(list) if list.position(peer).is_some() && !observes => {
                 let peer = list.position(peer).expect("it was found there");
                 ours.push(replica::Input::Heard { peer, known });
             }
             // Its number is used up.
-            Some(list) if peer <= list.highest() => {}
+            Some(list) if !self.may_vote_later(list, peer) => {}
             _ => {
                 let before = self.strangers.get(&peer).copied();
                 self.strangers.insert(peer, Known::or_later(before, known));
                 // No list has room for more. The next numbers to join are the highest.
-                while self.strangers.len() > MAX_REPLICAS {
+                let most = if observes { 2 * MAX_REPLICAS } else { MAX_REPLICAS };
+                while self.strangers.len() > most {
                     self.strangers.pop_first();
                 }
             }

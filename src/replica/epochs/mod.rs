@@ -13,16 +13,24 @@
 //!   same is durable. Until it installs that, it still takes part in its own epoch: whoever has
 //!   left may not come back, and then the others need its votes.
 //!
+//! An observer is in no quorum: it follows what a member executes (`feed`). It knows the list of
+//! its epoch, and what it has executed there.
+//!
 //! A frame of an older epoch is never acted on: the answer is the present list ([`Message::Over`]).
 //! A removed replica serves the state that its epoch ended in, until enough of the next members
 //! have begun. Then its number speaks no more.
 
 mod change;
+mod checkpoint;
 mod core;
 mod end;
+mod feed;
+mod feeding;
 mod io;
 mod later;
 mod memory;
+mod observer;
+mod observing;
 mod peers;
 mod removed;
 mod restart;
@@ -32,6 +40,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use self::feed::{Fed, Feed, MAX_RANGES};
 pub use self::io::{Input, Message, Output, Record};
 pub use self::restart::LostState;
 #[cfg(test)]
@@ -44,12 +53,14 @@ use super::transfer::{Server, Wishes};
 use super::{Checkpoint, Core, Limits, Memory};
 use crate::protocol::{Paths, Protocol};
 use crate::types::{
-    ClientId, Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
+    ClientId, Command, Deps, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
     ReplicaId, ReplicaSet, Settings, Time,
 };
 
 use self::core::Remains;
+use self::feed::Feeder;
 use self::later::{Later, beyond};
+use self::observer::Observer;
 use self::removed::Last;
 use self::rules::Rules;
 
@@ -94,6 +105,8 @@ pub struct Epochs<P: Protocol> {
     past: Paths,
     /// While it is restored: whether the log says that the present epoch has begun here.
     is_marked: bool,
+    /// Feeds the observers of the present epoch, if it has any.
+    feeder: Option<Feeder>,
     rules: Rules,
 }
 
@@ -102,6 +115,8 @@ enum Stage<P: Protocol> {
     Member(Box<Core<P>>),
     /// It begins the epoch once the record of that is durable.
     Starting(Starting<P>),
+    /// It observes.
+    Observer(Box<Observer>),
     /// It was removed, and serves the state that its last epoch ended in.
     Removed(Box<Last>),
     /// It has heard of no epoch that it is a member of.
@@ -149,6 +164,7 @@ impl<P: Protocol> Epochs<P> {
             resumed: false,
             past: P::paths(),
             is_marked: true,
+            feeder: None,
             rules: Rules::default(),
         };
         if let Some(list) = list.filter(|list| this.place_in(list).is_some()) {
@@ -179,7 +195,7 @@ impl<P: Protocol> Epochs<P> {
     fn core(&self, list: &Membership, end: LogPosition, durable: Durable) -> Core<P> {
         let mut settings = Settings {
             me: self.place_in(list).expect("it is a member"),
-            quorums: Quorums::new(list.len()).expect("a list is of a supported size"),
+            quorums: Quorums::new(self.voters(list)).expect("a list is of a supported size"),
             seed: self.settings.seed ^ u64::from(list.epoch()) << 32,
             ..self.settings.clone()
         };
@@ -190,14 +206,41 @@ impl<P: Protocol> Epochs<P> {
         Core::new(settings, self.limits, protocol).in_epoch(list.epoch(), end, durable)
     }
 
+    /// How many replicas of a list are counted.
+    fn voters(&self, list: &Membership) -> usize {
+        let all = !self.rules.observers_are_not_counted();
+        if all { list.all().count() } else { list.len() }
+    }
+
     fn enter(&mut self, list: Membership, stage: Stage<P>) {
         self.later = self.later.take().filter(|later| later.list.epoch() > list.epoch());
         self.entered.clear();
         self.told.clear();
         self.announce = self.now;
-        self.strangers.retain(|member, _| *member > list.highest());
+        let mut strangers = std::mem::take(&mut self.strangers);
+        strangers.retain(|member, _| self.may_vote_later(&list, *member));
+        self.strangers = strangers;
+        self.feeder = match &stage {
+            Stage::Member(core) | Stage::Starting(Starting { core, .. }) => {
+                self.feeder_of(&list, core.done(), core.executed_floor().clone())
+            }
+            _ => None,
+        };
         self.list = Some(list);
         self.stage = stage;
+    }
+
+    /// Whether a replica that has no vote here may be a member of a later list: a newcomer, or an
+    /// observer. An observer remembers the members, too, in case that it becomes one.
+    fn may_vote_later(&self, list: &Membership, id: MemberId) -> bool {
+        let observes = list.is_observed_by(self.me, self.directory);
+        id > list.highest() || list.is_observer(id) || observes && list.position(id).is_some()
+    }
+
+    /// What feeds the observers of a list, if it has any.
+    fn feeder_of(&self, list: &Membership, done: Executed, floor: Deps) -> Option<Feeder> {
+        (!list.observers().is_empty())
+            .then(|| Feeder::new(done, floor, self.limits.feed_instances, self.rules))
     }
 
     /// It is no member of the list that begins with the state here.
@@ -207,7 +250,7 @@ impl<P: Protocol> Epochs<P> {
         self.later = None;
         self.told.clear();
         self.announce = self.now;
-        self.list = None;
+        (self.list, self.feeder) = (None, None);
         self.stage = Stage::Removed(Box::new(last));
     }
 
@@ -259,39 +302,6 @@ impl<P: Protocol> Epochs<P> {
         }
     }
 
-    /// What a snapshot has to hold besides the state of the state machine, as
-    /// [`Core::checkpoint`], and the list of its epoch. `None` while there is no state.
-    pub fn checkpoint(&self) -> Option<EpochCheckpoint<P>> {
-        match &self.stage {
-            Stage::Member(core) => {
-                if core.is_joining() && !core.has_state() {
-                    return None;
-                }
-                // A log may end where the epoch does.
-                match core.ended() {
-                    Some(next) => Some((next.clone(), self.first_checkpoint(next))),
-                    None => Some((self.list.clone()?, core.checkpoint())),
-                }
-            }
-            Stage::Starting(Starting { is_restored: true, .. }) => None,
-            Stage::Starting(starting) => Some((self.list.clone()?, starting.core.checkpoint())),
-            Stage::Removed(last) => Some((last.next.clone(), self.first_checkpoint(&last.next))),
-            Stage::Stranger => None,
-        }
-    }
-
-    /// What all members of an epoch begin with.
-    fn first_checkpoint(&self, list: &Membership) -> Checkpoint<P::Snapshot, P::Record> {
-        let settings = Settings {
-            me: ReplicaId::from_index(0),
-            quorums: Quorums::new(list.len()).expect("a supported size"),
-            ..self.settings.clone()
-        };
-        let executed = Executed::none(list.len());
-        let (shared, _) = P::new(settings).snapshot(&executed);
-        Checkpoint { position: self.end, executed, shared, own: Vec::new() }
-    }
-
     /// Puts out what the present core has put out.
     fn put_out(
         &mut self,
@@ -303,6 +313,9 @@ impl<P: Protocol> Epochs<P> {
         };
         let Some(list) = &self.list else { return };
         self.end = core.log_end();
+        if let Some(feeder) = &mut self.feeder {
+            feeder.note(&inner.execute, core.executed_floor());
+        }
         if inner.rejected.iter().any(|(request, _)| request.client == ClientId::MEMBERS) {
             self.change = None;
         }
@@ -319,14 +332,17 @@ impl<P: Protocol> Stage<P> {
                 let Remains { proposed, waiting, memory, .. } = core.into_remains();
                 (proposed, waiting, memory)
             }
-            Stage::Stranger | Stage::Removed(_) => (Vec::new(), Vec::new(), Memory::default()),
+            Stage::Observer(_) | Stage::Stranger | Stage::Removed(_) => {
+                (Vec::new(), Vec::new(), Memory::default())
+            }
         }
     }
 }
 
-/// The members at these positions; `server` is at the position [`beyond`] the list.
+/// The members at these positions, and the observers at the places after them; `server` is at the
+/// place [`beyond`] all of these.
 fn members(list: &Membership, positions: ReplicaSet, server: Option<MemberId>) -> Vec<MemberId> {
-    let at = |position| match list.at(position) {
+    let at = |position| match list.at_place(position) {
         None if Some(position) == beyond(list) => server,
         member => member,
     };

@@ -28,24 +28,22 @@ impl<P: Protocol> Epochs<P> {
         {
             return later.on_peer(from, message.clone());
         }
-        if let Stage::Removed(last) = &mut self.stage
-            && Some(last.next.epoch()) == epoch
-        {
-            match message {
-                Some(Message::Core(PeerMessage::Transfer(transfer))) => {
-                    return last.on_transfer(from, transfer, self.now);
-                }
-                Some(Message::Entered { .. }) => {
-                    self.entered.insert(from);
-                    return;
-                }
-                _ => return,
-            }
+        if matches!(self.stage, Stage::Observer(_)) {
+            return match epoch > self.epoch() {
+                true => self.ask(from, out),
+                false => self.on_member(from, epoch, message, out),
+            };
+        }
+        if self.next_list().is_some_and(|next| Some(next.epoch()) == epoch) {
+            return self.on_successor(from, message);
         }
         if self.is_removed() {
             return self.tell(from, out);
         }
+        let is_observer = self.list.as_ref().is_some_and(|list| list.is_observer(from));
         match epoch.cmp(&self.epoch()) {
+            // An observer tells nobody of an epoch: it has no state to offer.
+            Ordering::Greater if is_observer => return,
             Ordering::Greater => return self.ask(from, out),
             Ordering::Less => {
                 self.tell(from, out);
@@ -53,6 +51,7 @@ impl<P: Protocol> Epochs<P> {
                     return;
                 }
             }
+            Ordering::Equal if is_observer => return self.on_observer(from, message),
             Ordering::Equal => {}
         }
         let list = self.list.as_ref();
@@ -70,7 +69,8 @@ impl<P: Protocol> Epochs<P> {
                 ours.push(replica::Input::Peer { from: position, message });
             }
             Some(Message::Over { .. }) => unreachable!("it was handled above"),
-            None => {}
+            // An observer of an epoch before was meant.
+            Some(Message::Feed(_)) | None => {}
         }
     }
 
@@ -125,6 +125,12 @@ impl<P: Protocol> Epochs<P> {
         if self.epoch().is_some_and(|epoch| epoch >= list.epoch()) {
             return;
         }
+        if self.follows(&list) {
+            return self.observe_later(list, out);
+        }
+        if matches!(self.stage, Stage::Observer(_)) && self.place_in(&list).is_none() {
+            return self.stop_observing(list, out);
+        }
         // Who told of a later one may be lost, and with it the only state of that epoch.
         let patience = self.settings.timing.suspect * 8;
         let known = self.later.as_ref().is_some_and(|it| {
@@ -177,6 +183,11 @@ impl<P: Protocol> Epochs<P> {
         let Some(list) = self.list.as_ref().filter(|list| list.epoch() > 0) else { return };
         if self.member().is_some() && self.entered.len() + 1 < list.len() {
             out.messages.push((all(list), Some(list.epoch()), Message::Entered { asks: true }));
+        }
+        let absent = self.absent_observers();
+        if self.member().is_some() && !absent.is_empty() {
+            // One that knows nothing of this epoch asks then, and is told.
+            out.messages.push((absent, Some(list.epoch()), Message::Entered { asks: false }));
         }
     }
 }

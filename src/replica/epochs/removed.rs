@@ -1,10 +1,10 @@
 //! A replica that was removed serves the state in which its last epoch ended: the next members may
 //! have it from nobody else.
 
-use super::{Epochs, Output, Stage};
+use super::{Epochs, Message, Output, Stage};
 use crate::protocol::Protocol;
 use crate::replica::transfer::{Server, Wishes};
-use crate::replica::{self, Transfer};
+use crate::replica::{self, PeerMessage, Transfer};
 use crate::types::{Deps, MemberId, Membership, Time};
 
 /// The state with which the next epoch began, at a replica that is no member of it.
@@ -17,6 +17,19 @@ pub(super) struct Last {
 }
 
 impl<P: Protocol> Epochs<P> {
+    /// A member of the epoch that follows the last one of this replica says something.
+    pub(super) fn on_successor(&mut self, from: MemberId, message: Option<Message<P::Message>>) {
+        match (&mut self.stage, message) {
+            (Stage::Removed(last), Some(Message::Core(PeerMessage::Transfer(transfer)))) => {
+                last.on_transfer(from, transfer, self.now)
+            }
+            (_, Some(Message::Entered { .. })) => {
+                self.entered.insert(from);
+            }
+            _ => {}
+        }
+    }
+
     /// What a removed replica serves.
     pub(super) fn serve(&mut self, out: &mut Output<P::Message, P::Record>) {
         let Stage::Removed(last) = &mut self.stage else { return };

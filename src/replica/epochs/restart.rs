@@ -25,6 +25,9 @@ impl<P: Protocol> Epochs<P> {
     ) {
         assert!(!self.resumed, "a replica is restored before it does anything");
         self.end = position;
+        if self.follows(&list) {
+            return self.enter_as_observer(list, Some(executed.clone()));
+        }
         if self.place_in(&list).is_none() {
             return self.leave(list);
         }
@@ -71,7 +74,11 @@ impl<P: Protocol> Epochs<P> {
             Record::Core(_) if self.epoch() != Some(epoch) => {}
             Record::Core(record) => {
                 if let Stage::Member(core) = &mut self.stage {
+                    let before = out.execute.len();
                     core.restore(record, out);
+                    if let Some(feeder) = &mut self.feeder {
+                        feeder.note(&out.execute[before..], core.executed_floor());
+                    }
                 }
             }
         }
@@ -83,7 +90,7 @@ impl<P: Protocol> Epochs<P> {
         (self.now, self.resumed) = (now, true);
         (self.end, self.durable) = (end.position(), end);
         self.announce = now;
-        if !self.is_marked {
+        if !self.is_marked && !matches!(self.stage, Stage::Observer(_)) {
             // The earlier life may have ended between its snapshot and the record of that.
             return self.join(out);
         }

@@ -17,6 +17,11 @@ pub(crate) enum Plant {
     SkipsWhatItJoined,
     TakesCommandsForFresh,
     ActsOnOldFrames,
+    CountsObservers,
+    SaysItHasNothing,
+    LeavesOutToTheEnd,
+    FeedsPastAGap,
+    InstallsTheOlder,
 }
 
 rules! {
@@ -42,4 +47,14 @@ rules! {
     what_crosses_is_not_fresh = TakesCommandsForFresh;
     /// A frame of an older epoch is never acted on.
     old_frames_are_not_acted_on = ActsOnOldFrames;
+    /// An observer has no vote and is in no quorum.
+    observers_are_not_counted = CountsObservers;
+    /// An observer names what it has executed when it asks to be fed.
+    an_observer_says_what_it_has = SaysItHasNothing;
+    /// A feeder leaves out what the observer has, and nothing else.
+    what_an_observer_has_is_left_out_alone = LeavesOutToTheEnd;
+    /// A feeder that no longer keeps all that the observer lacks sends it to a snapshot.
+    a_gap_is_noticed = FeedsPastAGap;
+    /// An observer installs only a snapshot that includes all that it has executed.
+    a_state_never_goes_back = InstallsTheOlder;
 }

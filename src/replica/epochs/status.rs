@@ -15,6 +15,8 @@ pub enum Role {
     Member,
     /// It is in the list, and gets ready to take part.
     Joining,
+    /// It has no vote: it follows the members, and answers local reads.
+    Observer,
     /// It was removed. It serves the state that its last epoch ended in, for those who need it.
     Removed,
     /// It has heard of no list that it is in.
@@ -32,6 +34,8 @@ impl<P: Protocol> Epochs<P> {
         match &self.stage {
             Stage::Member(core) if !core.is_joining() => Role::Member,
             Stage::Member(_) | Stage::Starting(..) => Role::Joining,
+            Stage::Observer(observer) if observer.is_readable => Role::Observer,
+            Stage::Observer(_) => Role::Joining,
             Stage::Removed(_) => Role::Removed,
             Stage::Stranger => Role::Stranger,
         }
@@ -41,13 +45,17 @@ impl<P: Protocol> Epochs<P> {
     pub fn present(&self) -> Option<&Core<P>> {
         match &self.stage {
             Stage::Member(core) | Stage::Starting(Starting { core, .. }) => Some(core),
-            Stage::Removed(_) | Stage::Stranger => None,
+            Stage::Observer(_) | Stage::Removed(_) | Stage::Stranger => None,
         }
     }
 
     /// The members of the present epoch that are known to have begun it, this one included.
     pub fn begun(&self) -> Vec<MemberId> {
         let Some(list) = &self.list else { return Vec::new() };
+        // Only members that take part answer an observer.
+        if let Some(answered) = self.reached_by_observer() {
+            return answered;
+        }
         let ids = list.members().iter().map(|member| member.id);
         // Nobody announces the first epoch.
         let first = list.epoch() == 0;
@@ -59,6 +67,7 @@ impl<P: Protocol> Epochs<P> {
     /// removed it.
     pub fn lists(&self) -> impl Iterator<Item = &Membership> {
         let later = self.later.as_ref().map(|later| &later.list);
+        let later = later.or(self.list_to_observe());
         self.list.iter().chain(later).chain(self.next_list())
     }
 
@@ -72,6 +81,7 @@ impl<P: Protocol> Epochs<P> {
         match &self.stage {
             Stage::Member(core) => !core.is_joining() || core.has_state(),
             Stage::Starting(starting) => !starting.is_restored,
+            Stage::Observer(observer) => observer.is_readable,
             Stage::Removed(_) => true,
             Stage::Stranger => false,
         }
@@ -84,7 +94,10 @@ impl<P: Protocol> Epochs<P> {
 
     /// The replicas that it needs to reach, and where.
     pub fn reaches(&self) -> BTreeMap<MemberId, Address> {
-        let members = self.lists().flat_map(|list| list.members());
+        // Observers have nothing to say to each other.
+        let observes = self.observes();
+        let of = |list: &'_ Membership| if observes { list.len() } else { list.all().count() };
+        let members = self.lists().flat_map(|list| list.all().take(of(list)));
         // The newest list is the last: addresses change.
         members.map(|Member { id, address, .. }| (*id, address.clone())).collect()
     }
@@ -138,6 +151,9 @@ impl<P: Protocol> Epochs<P> {
 
     /// The snapshot of another replica that is being received.
     pub fn receiving(&self) -> Option<Receiving> {
+        if let Stage::Observer(observer) = &self.stage {
+            return observer.follower.receiving();
+        }
         let later = self.later.as_ref().and_then(|later| later.core.as_deref());
         later.or(self.present())?.status().receiving
     }

@@ -17,7 +17,7 @@ impl<P: Protocol> Epochs<P> {
         out: &mut Output<P::Message, P::Record>,
     ) {
         (self.now, self.resumed) = (now, true);
-        let mut ours = Vec::new();
+        let (mut ours, mut ticked) = (Vec::new(), false);
         for input in inputs {
             match input {
                 Input::Core(replica::Input::Propose(command)) => {
@@ -27,7 +27,10 @@ impl<P: Protocol> Epochs<P> {
                     self.durable = durable;
                     ours.push(replica::Input::Durable(durable));
                 }
-                Input::Core(replica::Input::Tick) => ours.push(replica::Input::Tick),
+                Input::Core(replica::Input::Tick) => {
+                    ticked = true;
+                    ours.push(replica::Input::Tick);
+                }
                 Input::Core(other) => {
                     panic!("a position means nothing without an epoch: {other:?}")
                 }
@@ -49,6 +52,8 @@ impl<P: Protocol> Epochs<P> {
         self.run_later(out);
         self.announce(out);
         self.serve(out);
+        self.observe(ticked, out);
+        self.feed(out);
     }
 
     /// A client of this replica wants a command executed. In which epoch it will be proposed, and
@@ -68,7 +73,7 @@ impl<P: Protocol> Epochs<P> {
                 ours.push(replica::Input::Propose(Command { origin, ..command }));
             }
             Stage::Stranger => out.rejected.push((command.request, Rejection::NoQuorum)),
-            Stage::Removed(_) => out.removed.push(command.request),
+            Stage::Observer(_) | Stage::Removed(_) => out.removed.push(command.request),
         }
     }
 
@@ -83,7 +88,7 @@ impl<P: Protocol> Epochs<P> {
         match &mut self.stage {
             Stage::Member(core) => core.step(now, inputs, &mut inner),
             Stage::Starting(Starting { core, .. }) => core.wait_with(inputs, &mut inner),
-            Stage::Removed(_) | Stage::Stranger => return,
+            Stage::Observer(_) | Stage::Removed(_) | Stage::Stranger => return,
         }
         self.put_out(inner, out);
     }

@@ -2,6 +2,9 @@
 //! are lost, replicas crash and disks are slow. Beside the worlds of `run`, in which the members
 //! stay the same and everything else happens.
 //!
+//! Observers come and go, too, and are promoted. They say nothing of a protocol, and the state of
+//! one never goes back in a life.
+//!
 //! Checked: all replicas end an epoch in the same state, nothing that was answered is lost, what
 //! clients hear fits one order, and what was said to have had no effect has none. Once nothing
 //! fails any more, all members of the last list are in its epoch and in one state, all commands are

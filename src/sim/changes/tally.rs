@@ -13,6 +13,9 @@ pub(super) struct Tally {
     pub(super) newcomers: usize,
     pub(super) late: usize,
     pub(super) retired: usize,
+    /// Instances that observers were fed, and states that they fetched although they had one.
+    pub(super) fed: usize,
+    pub(super) fetched: usize,
     pub(super) restarts: usize,
     /// Restarts that read how an epoch ended from the log.
     pub(super) replayed: usize,
@@ -34,7 +37,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn paths(&self) -> [(&'static str, usize); 12] {
+    pub(super) fn paths(&self) -> [(&'static str, usize); 14] {
         [
             ("answered", self.answered),
             ("ended", self.ended),
@@ -42,6 +45,8 @@ impl Tally {
             ("newcomers", self.newcomers),
             ("late", self.late),
             ("retired", self.retired),
+            ("fed", self.fed),
+            ("fetched by observers", self.fetched),
             ("restarts", self.restarts),
             ("superseded", self.superseded),
             ("lost", self.lost),
@@ -59,6 +64,8 @@ impl AddAssign for Tally {
         self.newcomers += other.newcomers;
         self.late += other.late;
         self.retired += other.retired;
+        self.fed += other.fed;
+        self.fetched += other.fetched;
         self.restarts += other.restarts;
         self.replayed += other.replayed;
         self.superseded += other.superseded;

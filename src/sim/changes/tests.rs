@@ -84,6 +84,23 @@ fn a_replica_that_acts_on_frames_of_an_epoch_before_is_found() {
     caught::<Paxos>(Plant::ActsOnOldFrames, 400);
 }
 
+#[test]
+fn an_observer_that_is_counted_is_found() {
+    caught::<EPaxos>(Plant::CountsObservers, 400);
+    caught::<MultiPaxos>(Plant::CountsObservers, 400);
+}
+
+#[test]
+fn an_observer_that_does_not_say_what_it_has_is_found() {
+    caught::<EPaxos>(Plant::SaysItHasNothing, 400);
+}
+
+#[test]
+fn a_feeder_that_does_not_notice_what_it_no_longer_keeps_is_found() {
+    caught::<EPaxos>(Plant::FeedsPastAGap, 400);
+    caught::<Paxos>(Plant::FeedsPastAGap, 400);
+}
+
 /// r3 proposes for its client and is cut off. The others decide that and go on to the next epoch,
 /// r3 fetches its state, and loses all others before it takes part.
 fn a_command_crosses_in_a_state(plant: Option<Plant>) -> Result<(), String> {

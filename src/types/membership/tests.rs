@@ -84,7 +84,7 @@ fn a_list_is_read_as_it_was_written_and_a_command_names_its_epoch() {
             assert!(Membership::from_bytes(&bytes[..cut]).is_err(), "{cut}");
         }
         assert!(Membership::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
-        let later = [&[Membership::VERSION + 1], &bytes[1..]].concat();
+        let later = [&[Membership::OBSERVED + 1], &bytes[1..]].concat();
         assert_eq!(Membership::from_bytes(&later), Err(BadMembership("another version wrote it")));
     }
     let next = full.after(&Change::Remove(id(2))).expect("it is there");
@@ -96,4 +96,66 @@ fn a_list_is_read_as_it_was_written_and_a_command_names_its_epoch() {
     assert!(matches!(Membership::begun_by(&wrong, 0), Some(Err(_))));
     wrong.request = RequestId::new(ClientId(1), 1);
     assert_eq!(Membership::begun_by(&wrong, 0), None);
+}
+
+#[test]
+fn an_observer_has_a_number_and_no_position() {
+    let three = list(&[1, 2, 3]);
+    let observed = three.after(&Change::Observe(member(4))).expect("it is new");
+    assert_eq!((numbers(&observed), observed.len(), observed.highest()), (vec![1, 2, 3], 3, id(4)));
+    assert_eq!((observed.position(id(4)), observed.is_observer(id(4))), (None, true));
+    assert_eq!(observed.position_of(id(4), member(4).directory), None);
+    let directory = member(4).directory;
+    assert!(observed.is_observed_by(id(4), directory) && !observed.is_observed_by(id(4), 5));
+    assert_eq!(observed.to_string(), "r1, r2, r3; observers r4");
+    let place = ReplicaId::from_index(3);
+    assert_eq!(
+        (observed.place_of_observer(id(4)), observed.at_place(place)),
+        (Some(place), Some(id(4)))
+    );
+    assert_eq!(observed.at(place), None);
+    let used = BadChange::Used { given: id(4), least: id(5) };
+    for again in [Change::Add(member(4)), Change::Observe(member(4))] {
+        assert_eq!(observed.after(&again), Err(used.clone()));
+    }
+    let address = member(4).address;
+    let taken = Err(BadChange::Taken { at: id(4), address: address.clone() });
+    assert_eq!(observed.after(&Change::Move { id: id(1), address: address.clone() }), taken);
+    let moved = observed.after(&Change::Move { id: id(4), address: member(9).address });
+    assert_eq!(moved.expect("nobody is there").observers()[0].address, member(9).address);
+    let removed = observed.after(&Change::Remove(id(4))).expect("it is there");
+    assert_eq!((removed.observers().len(), removed.highest()), (0, id(4)));
+    let replaced = observed.after(&Change::Replace { old: id(4), new: member(6) });
+    let replaced = replaced.expect("it is there");
+    assert_eq!((replaced.len(), replaced.observers()), (3, &[member(6)][..]));
+    assert_eq!(observed.after(&Change::Promote(id(1))), Err(BadChange::NoObserver(id(1))));
+    assert_eq!(observed.after(&Change::Promote(id(7))), Err(BadChange::Unknown(id(7))));
+    let next = replaced.after(&Change::Add(member(8))).expect("it is new");
+    let promoted = next.after(&Change::Promote(id(6))).expect("it observes");
+    assert_eq!((numbers(&promoted), promoted.observers().len()), (vec![1, 2, 3, 6, 8], 0));
+    let one = list(&[1]).after(&Change::Observe(member(2))).expect("it is new");
+    assert_eq!(one.after(&Change::Remove(id(1))), Err(BadChange::Last(id(1))), "no vote is left");
+    let most = u32::try_from(MAX_REPLICAS).expect("few");
+    let full = list(&(1..=most).collect::<Vec<_>>());
+    assert_eq!(full.after(&Change::Observe(member(most + 1))), Err(BadChange::TooMany));
+}
+
+#[test]
+fn a_list_with_observers_has_an_encoding_of_its_own() {
+    let three = list(&[1, 2, 3]);
+    assert_eq!(three.to_bytes()[0], Membership::VERSION, "as without observers");
+    let two = three.after(&Change::Observe(member(5))).expect("it is new");
+    let two = two.after(&Change::Observe(member(7))).expect("it is new");
+    let bytes = two.to_bytes();
+    assert_eq!(bytes[0], Membership::OBSERVED);
+    assert_eq!(Membership::from_bytes(&bytes), Ok(two.clone()));
+    for cut in 0..bytes.len() {
+        assert!(Membership::from_bytes(&bytes[..cut]).is_err(), "{cut}");
+    }
+    let none = two.after(&Change::Remove(id(5))).and_then(|it| it.after(&Change::Remove(id(7))));
+    assert_eq!(none.expect("they are there").to_bytes()[0], Membership::VERSION);
+    let claims = [&[Membership::OBSERVED], &three.to_bytes()[1..], &[0]].concat();
+    assert!(Membership::from_bytes(&claims).is_err(), "a list has one encoding");
+    let twice = Membership { observers: vec![member(2)], ..three };
+    assert!(Membership::from_bytes(&twice.to_bytes()).is_err(), "one number twice");
 }

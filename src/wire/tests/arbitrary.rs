@@ -9,6 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
+use crate::replica::epochs::{Fed, Feed};
 use crate::replica::{MAX_CHUNK, PeerMessage, SnapshotId, Transfer};
 use crate::types::{
     Access, Address, Ballot, Batch, Change, ClientId, Command, Deps, Era, Executed, Footprint,
@@ -226,6 +227,21 @@ pub(super) fn peer(n: usize) -> impl Strategy<Value = PeerMessage<Message>> {
     ]
 }
 
+pub(super) fn feed(n: usize) -> impl Strategy<Value = Feed> {
+    let fed = (instance(n), batch(n), any::<bool>());
+    let fed = fed.prop_map(|(id, batch, ends_component)| Fed { id, batch, ends_component });
+    prop_oneof![
+        (time(), deps(n)).prop_map(|(sent, executed)| Feed::Look { sent, executed }),
+        (time(), deps(n)).prop_map(|(echo, executed)| Feed::Here { echo, executed }),
+        (any::<u64>(), executed(n)).prop_map(|(feed, have)| Feed::Ask { feed, have }),
+        (any::<u64>(), number(), vec(fed, 0..4), option::of(deps(n))).prop_map(
+            |(feed, number, executions, floor)| Feed::Piece { feed, number, executions, floor }
+        ),
+        (any::<u64>(), number()).prop_map(|(feed, pieces)| Feed::Got { feed, pieces }),
+        (any::<u64>(), deps(n)).prop_map(|(feed, at_least)| Feed::Behind { feed, at_least }),
+    ]
+}
+
 pub(super) fn record(n: usize) -> impl Strategy<Value = Record> {
     let (id, deps, batch) = (|| instance(n), || deps(n), || batch(n));
     prop_oneof![
@@ -297,6 +313,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         ".*".prop_map(Refusal::NoQuorum),
         Just(Refusal::TooManySessions),
         Just(Refusal::NoMember),
+        Just(Refusal::Observes),
         any::<String>().prop_map(Refusal::NotChanged),
         any::<String>().prop_map(Refusal::NoBackup),
         Just(Refusal::Gone),
@@ -333,11 +350,17 @@ fn address() -> impl Strategy<Value = Address> {
 /// A list of any epoch.
 pub(super) fn list() -> impl Strategy<Value = Membership> {
     let members = btree_map(member(), (address(), any::<u64>()), 1..=63);
-    (members, 0u32..4).prop_map(|(members, changes)| {
+    (members, 0u32..4, 0usize..8).prop_map(|(members, changes, observers)| {
         let of = |(id, (address, directory))| Member { id, address, directory };
-        let members: Vec<_> = members.into_iter().map(of).collect();
+        let mut members: Vec<_> = members.into_iter().map(of).collect();
+        let observers = members.split_off(members.len() - observers.min(members.len() - 1));
         let last = members[0].clone();
         let list = Membership::first(members).expect("a list");
+        let observe = |list: Membership, observer| {
+            // Another member may be there.
+            list.after(&Change::Observe(observer)).unwrap_or(list)
+        };
+        let list = observers.into_iter().fold(list, observe);
         (0..changes).fold(list, |list, change| {
             let port = list.members()[0].address.port() ^ u16::try_from(change + 1).expect("few");
             let change = Change::Move { id: last.id, address: last.address.at_port(port) };
@@ -353,15 +376,17 @@ fn members() -> impl Strategy<Value = Members> {
         Just(Role::Joining),
         Just(Role::Removed),
         Just(Role::Stranger),
+        Just(Role::Observer),
     ];
     let some = || vec(member(), 0..=63);
-    (member(), role, option::of(list()), some(), some(), any::<Option<(u64, u64)>>()).prop_map(
-        |(replica, role, list, begun, reached, receiving)| Members {
-            list,
-            begun,
-            reached,
-            receiving,
-            ..Members::unknown(replica, role)
+    let behind = vec((member(), any::<u64>()), 0..4);
+    let receiving = any::<Option<(u64, u64)>>();
+    (member(), role, option::of(list()), some(), some(), receiving, behind).prop_map(
+        |(replica, role, list, begun, reached, receiving, behind)| {
+            let observed = list.as_ref().is_some_and(|list| !list.observers().is_empty());
+            let behind = if observed { behind } else { Vec::new() };
+            let unknown = Members::unknown(replica, role);
+            Members { list, begun, reached, receiving, behind, ..unknown }
         },
     )
 }
@@ -371,6 +396,8 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         || (member(), address()).prop_map(|(id, address)| Member { id, address, directory: 0 });
     prop_oneof![
         new().prop_map(Change::Add),
+        new().prop_map(Change::Observe),
+        member().prop_map(Change::Promote),
         member().prop_map(Change::Remove),
         (member(), new()).prop_map(|(old, new)| Change::Replace { old, new }),
         (member(), address()).prop_map(|(id, address)| Change::Move { id, address }),

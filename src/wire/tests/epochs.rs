@@ -43,15 +43,26 @@ proptest! {
     }
 
     #[test]
-    fn all_else_is_read_only_where_the_list_is_known(message in any::peer(3), epoch: u16) {
+    fn all_else_is_read_only_where_the_list_is_known(
+        message in prop_oneof![
+            any::peer(3).prop_map(epochs::Message::Core),
+            any::feed(3).prop_map(epochs::Message::Feed),
+        ],
+        epoch: u16,
+    ) {
         let (epoch, held) = (u32::from(epoch), LogPosition::new(7));
-        let message = epochs::Message::Core(message);
         let frame = said(Some(epoch), &message);
         let unread = Said { epoch: Some(epoch), held, message: None };
         prop_assert_eq!(read(&frame, &[]), Ok(unread.clone()));
         prop_assert_eq!(read(&frame, &[epoch + 1]), Ok(unread));
         let expected = Said { epoch: Some(epoch), held, message: Some(message) };
         prop_assert_eq!(read(&frame, &[epoch + 1, epoch]), Ok(expected));
+    }
+
+    #[test]
+    fn what_observers_and_members_say_comes_back(feed in any::feed(3)) {
+        let frame = said(Some(1), &epochs::Message::Feed(feed));
+        no_prefix(&frame, |cut| read(&cut, &[1]));
     }
 
     #[test]
@@ -83,4 +94,48 @@ fn a_replica_that_has_heard_of_no_epoch_says_0() {
     assert_eq!(said(Some(0), &ping)[..3], [PEER_VERSIONS.newest, 1, 7]);
     let read = read(&said(None, &ping), &[0]).expect("it has a header");
     assert_eq!((read.epoch, read.message), (None, None));
+}
+
+#[test]
+fn the_bytes_of_a_feed_stay_the_same() {
+    use crate::replica::epochs::{Fed, Feed};
+    use crate::types::{Deps, Executed, InstanceId, ReplicaId, Time};
+    let deps = || Deps::from_slots([0, 300, 5]);
+    let mut have = Executed::up_to(deps());
+    assert!(have.extend(ReplicaId::from_index(2), 8, 9));
+    let id = InstanceId::new(ReplicaId::from_index(1), 17);
+    let fed = Fed { id, batch: golden::batch(), ends_component: true };
+    let sent = Time::from_nanos(2);
+    let (feed, floor) = (7, Some(deps()));
+    let all = [
+        (Feed::Look { sent, executed: deps() }, "01 0200000000000000 03 00ac0205".to_owned()),
+        (Feed::Here { echo: sent, executed: deps() }, "02 0200000000000000 03 00ac0205".to_owned()),
+        (Feed::Ask { feed, have }, "03 0700000000000000 03 00ac0205 00 00 01 0202".to_owned()),
+        (
+            Feed::Piece { feed, number: 3, executions: vec![fed], floor },
+            format!("04 0700000000000000 03 01 0211 {} 01 01 03 00ac0205", golden::BATCH),
+        ),
+        (Feed::Got { feed, pieces: 300 }, "05 0700000000000000 ac02".to_owned()),
+        (Feed::Behind { feed, at_least: deps() }, "06 0700000000000000 03 00ac0205".to_owned()),
+    ];
+    for (feed, bytes) in all {
+        let frame = said(Some(0), &epochs::Message::Feed(feed));
+        assert_eq!(frame, golden::hex(&format!("03 01 07 0c {bytes}")), "{frame:02x?}");
+    }
+}
+
+#[test]
+fn an_observer_names_only_so_many_ranges() {
+    use crate::replica::epochs::{Feed, MAX_RANGES};
+    use crate::types::{Executed, ReplicaId};
+    let ask = |ranges: usize| {
+        let mut have = Executed::none(3);
+        for range in 1..=ranges as u64 {
+            assert!(have.extend(ReplicaId::from_index(0), range * 2, range * 2));
+        }
+        read(&said(Some(0), &epochs::Message::Feed(Feed::Ask { feed: 1, have })), &[0])
+    };
+    assert!(ask(MAX_RANGES).is_ok());
+    let refused = ask(MAX_RANGES + 1).expect_err("it would take memory at the feeder");
+    assert!(matches!(refused.flaw(), Flaw::TooMany { what: "ranges", .. }), "{refused}");
 }

@@ -162,7 +162,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Cut { cut: deps() }, format!("1e {DEPS}")),
         said(Message::CutOk { cut: deps() }, format!("1f {DEPS}")),
     ];
-    all.into_iter().map(|(message, bytes)| (message, hex(&format!("02 00 00 {bytes}")))).collect()
+    all.into_iter().map(|(message, bytes)| (message, hex(&format!("03 00 00 {bytes}")))).collect()
 }
 
 /// One record of every kind, with its bytes.
@@ -220,6 +220,8 @@ pub(super) fn requests() -> Vec<(Request, Bytes)> {
         (ask(Change::Remove(id(3))), "07 02 03 01"),
         (ask(Change::Replace { old: id(3), new: member(4, "a:9") }), "07 03 03 04 03 613a39 01"),
         (ask(Change::Move { id: id(3), address }), "07 04 03 03 613a39 01"),
+        (ask(Change::Observe(member(4, "a:9"))), "07 05 04 03 613a39 01"),
+        (ask(Change::Promote(id(3))), "07 06 03 01"),
         (Ask::Backup, "08"),
         (Ask::Fetch { snapshot: 7, offset: 300, bytes: 9 }, "09 0700000000000000 ac02 09"),
     ];
@@ -266,6 +268,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::NoQuorum("no".to_owned())), "03 07 02 6e6f"),
         (Outcome::Rejected(Refusal::TooManySessions), "03 08"),
         (Outcome::Rejected(Refusal::NoMember), "03 09"),
+        (Outcome::Rejected(Refusal::Observes), "03 0e"),
         (Outcome::Rejected(Refusal::NotChanged("no".to_owned())), "03 0a 02 6e6f"),
         (Outcome::Rejected(Refusal::NoBackup("no".to_owned())), "03 0b 02 6e6f"),
         (Outcome::Rejected(Refusal::Gone), "03 0c"),
@@ -361,7 +364,7 @@ fn the_epoch_and_the_position_stand_behind_the_version() {
     let (message, _) = messages().swap_remove(0);
     let frame = Frame { epoch: 300, held: LogPosition::new(301), message };
     let bytes = frame_bytes(&frame);
-    assert_eq!(bytes, hex("02 ac02 ad02 01 0200000001000000"));
+    assert_eq!(bytes, hex("03 ac02 ad02 01 0200000001000000"));
     assert_eq!(decode_peer::<Message>(bytes, &SMALL), Ok(frame));
 }
 

@@ -77,7 +77,7 @@ fn messages() -> Vec<(Peer, Bytes)> {
         (Message::Truncated { floor: 300 }, "3d ac02".to_owned()),
     ];
     let framed = all.into_iter().map(|(message, bytes)| {
-        (PeerMessage::Protocol(message), hex(&format!("02 ac02 00 {bytes}")))
+        (PeerMessage::Protocol(message), hex(&format!("03 ac02 00 {bytes}")))
     });
     framed.collect()
 }
@@ -295,17 +295,17 @@ fn each_reason_to_refuse_has_its_place() {
         (error.offset(), error.flaw())
     };
     let kind = Flaw::Kind { what: "a message of Multi-Paxos", kind: 0x3f };
-    assert_eq!(flaw("02 00 00 3f"), (3, kind));
-    assert_eq!(flaw("02 00 00 31 00"), (3, Flaw::OwnersBallot));
-    assert_eq!(flaw("02 00 00 35 0101 03 02"), (3, Flaw::EmptyRange));
-    assert_eq!(flaw("02 00 00 34 0101 00 01 00"), (3, Flaw::EmptyRange));
-    assert_eq!(flaw("02 00 00 3b 00"), (3, Flaw::Zero { what: "a slot" }));
+    assert_eq!(flaw("03 00 00 3f"), (3, kind));
+    assert_eq!(flaw("03 00 00 31 00"), (3, Flaw::OwnersBallot));
+    assert_eq!(flaw("03 00 00 35 0101 03 02"), (3, Flaw::EmptyRange));
+    assert_eq!(flaw("03 00 00 34 0101 00 01 00"), (3, Flaw::EmptyRange));
+    assert_eq!(flaw("03 00 00 3b 00"), (3, Flaw::Zero { what: "a slot" }));
     let far = |found| Flaw::TooMany { what: "slots", found, limit: MAX_SLOT };
-    assert_eq!(flaw("02 00 00 3d 818080808080808010"), (3, far(MAX_SLOT + 1)));
+    assert_eq!(flaw("03 00 00 3d 818080808080808010"), (3, far(MAX_SLOT + 1)));
     // A run whose last slot is one above the maximum.
-    let run = "02 00 00 3c 808080808080808010 02 0101 00 0101 00";
+    let run = "03 00 00 3c 808080808080808010 02 0101 00 0101 00";
     assert_eq!(flaw(run), (3, far(MAX_SLOT + 1)));
     let limit = MAX_RUN as u64;
     let many = Flaw::TooMany { what: "proposals", found: limit + 1, limit };
-    assert_eq!(flaw("02 00 00 3a 8108"), (4, many));
+    assert_eq!(flaw("03 00 00 3a 8108"), (4, many));
 }

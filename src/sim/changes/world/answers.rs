@@ -49,7 +49,13 @@ impl<P: Protocol> World<P> {
         let host = self.hosts.get_mut(&at).expect("it is there");
         let live = host.live.as_mut().expect("it runs");
         let epoch = live.epoch;
-        let me = self.begun.get(&epoch).and_then(|(list, _)| list.position(host.number));
+        let list = self.begun.get(&epoch).map(|(list, _)| list);
+        let me = list.and_then(|list| {
+            list.position(host.number).or_else(|| list.place_of_observer(host.number))
+        });
+        if list.is_some_and(|list| list.is_observer(host.number)) {
+            self.tally.fed += executions.len();
+        }
         let mut answers = Vec::new();
         for execution in executions {
             if Some(execution.me) != me {

@@ -8,7 +8,7 @@ use rand::seq::IteratorRandom;
 use super::{Letter, Machine, World, machine_of};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
-use crate::replica::epochs::Input;
+use crate::replica::epochs::{Input, Role};
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 use crate::types::{Member, Membership, Quorums, RequestId};
 
@@ -79,7 +79,8 @@ impl<P: Protocol> World<P> {
         let (newest, _) = &self.begun.last_key_value().expect("there is one").1;
         let mut states = BTreeSet::new();
         for (at, host) in &self.hosts {
-            let is_member = newest.position_of(host.number, *at).is_some();
+            let observes = newest.is_observed_by(host.number, *at);
+            let is_member = newest.position_of(host.number, *at).is_some() || observes;
             let Some(live) = &host.live else {
                 if is_member && !host.lost {
                     return Err(format!("{at} is a member, and does not run"));
@@ -90,7 +91,7 @@ impl<P: Protocol> World<P> {
                 // It was removed, and has to find that out if it knows anybody who is left. (Or it
                 // is a stranger still.)
                 let knows = live.epochs.last_list();
-                let mut known = knows.into_iter().flat_map(|list| list.members());
+                let mut known = knows.into_iter().flat_map(Membership::members);
                 if known
                     .any(|it| newest.members().contains(it) && !self.hosts[&machine_of(it)].lost)
                 {
@@ -98,7 +99,8 @@ impl<P: Protocol> World<P> {
                 }
                 continue;
             }
-            if live.epochs.member().is_none() || live.epochs.list() != Some(newest) {
+            let role = if observes { Role::Observer } else { Role::Member };
+            if live.epochs.role() != role || live.epochs.list() != Some(newest) {
                 let epoch = live.epochs.list().map(Membership::epoch);
                 return Err(format!("{at} is in epoch {epoch:?} of {}", newest.epoch()));
             }

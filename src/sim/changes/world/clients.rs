@@ -82,14 +82,21 @@ impl<P: Protocol> World<P> {
         let lost = list.members().iter().find(|it| self.hosts[&machine_of(it)].lost);
         let old = lost.map(|it| it.id);
         let old = old.unwrap_or(*members.choose(&mut self.rng).expect("there is one"));
-        let change = match self.rng.random_range(0..3) {
+        let observers = list.observers().iter();
+        let observer = observers.choose(&mut self.rng).map(|it| (it.id, machine_of(it)));
+        let live = |(_, machine): &(MemberId, Machine)| self.hosts[machine].live.is_some();
+        let change = match (self.rng.random_range(0..6), observer) {
             _ if lost.is_some() => Change::Replace { old, new: new.clone() },
-            0 if members.len() < MOST => Change::Add(new.clone()),
-            1 if members.len() > 1 => Change::Remove(old),
+            (0, _) if members.len() < MOST => Change::Add(new.clone()),
+            (1, _) if members.len() > 1 => Change::Remove(old),
+            (2 | 3, _) if list.observers().len() < 2 => Change::Observe(new.clone()),
+            (2, Some((observer, _))) => Change::Remove(observer),
+            (3, Some((observer, _))) => Change::Replace { old: observer, new: new.clone() },
+            (4, Some(it)) if members.len() < MOST && live(&it) => Change::Promote(it.0),
             _ => Change::Replace { old, new: new.clone() },
         };
         let next = list.after(&change).expect("it is one that can be made");
-        if !matches!(change, Change::Remove(_)) {
+        if !matches!(change, Change::Remove(_) | Change::Promote(_)) {
             self.add_host(machine, new.id, None);
         }
         self.propose(at, next)

@@ -9,12 +9,12 @@ use rand::RngExt;
 use super::{Letter, Machine, World};
 use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
-use crate::replica::epochs::{Epochs, Input, LostState, Output, Record};
+use crate::replica::epochs::{Epochs, Input, LostState, Message, Output, Record, Role};
 use crate::replica::{
-    Arrival, Checkpoint, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot, SnapshotId,
-    SnapshotRead,
+    Arrival, Checkpoint, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot,
+    PeerMessage, SnapshotId, SnapshotRead, Transfer,
 };
-use crate::types::{Durable, Known, LogPosition, MemberId, Membership, RequestId};
+use crate::types::{Durable, Executed, Known, LogPosition, MemberId, Membership, RequestId};
 
 /// A snapshot, as it is on disks and on its way.
 pub(super) struct Saved<P: Protocol> {
@@ -78,12 +78,16 @@ pub(super) struct Live<P: Protocol> {
     /// The last snapshot before the state of another replica was installed, within an epoch. The
     /// first one after it has nothing before it.
     pub(super) line: Option<SnapshotId>,
+    /// What an observer has executed, as its clients have seen it: the epoch, and what in it.
+    pub(super) read: Option<(u32, Executed)>,
 }
 
 impl<P: Protocol> World<P> {
     fn fresh(&mut self, at: Machine, me: MemberId, list: Option<Membership>) -> Live<P> {
         let settings = self.settings();
-        let epochs = Epochs::new(me, at, list, settings, Limits::default());
+        // So little is kept for observers that they have to fetch snapshots.
+        let limits = Limits { feed_instances: self.kept_for_observers, ..Limits::default() };
+        let epochs = Epochs::new(me, at, list, settings, limits);
         #[cfg(test)]
         let epochs = epochs.with(self.plant);
         let applier = Applier::new(Kv::default());
@@ -99,6 +103,7 @@ impl<P: Protocol> World<P> {
             unsaved: None,
             wanted: false,
             line: None,
+            read: None,
         }
     }
 
@@ -133,6 +138,7 @@ impl<P: Protocol> World<P> {
         let mut out = Output::default();
         live.epochs.step(self.now, inputs, &mut out);
         live.check_memory(at)?;
+        live.check_observer(at, &out)?;
         self.check_numbers(at)?;
         self.carry_out(at, out)
     }
@@ -222,7 +228,7 @@ impl<P: Protocol> World<P> {
         if *self.begun.entry(list.epoch()).or_insert(begins.clone()) != begins {
             return Err(format!("{at} ends epoch {} otherwise than others", live.epoch));
         }
-        if list.position_of(host.number, at).is_some() {
+        if list.position_of(host.number, at).is_some() || list.is_observed_by(host.number, at) {
             live.epoch = list.epoch();
         }
         Ok(())
@@ -235,6 +241,7 @@ impl<P: Protocol> World<P> {
         let mut out = Output::default();
         let Checkpoint { executed, shared, .. } = saved.checkpoint.clone();
         let later = live.epochs.list().map(Membership::epoch) != Some(saved.list.epoch());
+        let had_state = live.epochs.role() == Role::Observer;
         let taken = live.epochs.install(self.now, &saved.list, shared, &executed, &mut out);
         if !taken {
             return self.carry_out(at, out);
@@ -244,6 +251,7 @@ impl<P: Protocol> World<P> {
             self.tally.newcomers += usize::from(new);
             self.tally.late += usize::from(!new);
         }
+        self.tally.fetched += usize::from(had_state && !later);
         live.applier = Applier::restore(&saved.state).expect("a state");
         live.epoch = saved.list.epoch();
         if !later {
@@ -419,6 +427,39 @@ impl<P: Protocol> World<P> {
 }
 
 impl<P: Protocol> Live<P> {
+    /// An observer says nothing of a protocol, and its state never goes back in a life.
+    fn check_observer(
+        &mut self,
+        at: Machine,
+        out: &Output<P::Message, P::Record>,
+    ) -> Result<(), String> {
+        let Some(list) = self.epochs.list().filter(|list| list.is_observed_by(self.number, at))
+        else {
+            return Ok(());
+        };
+        let only_follows = |message: &Message<P::Message>| match message {
+            Message::Feed(_) => true,
+            // To one that may know of a later epoch.
+            Message::Core(PeerMessage::Ping { .. } | PeerMessage::Pong { .. }) => true,
+            Message::Core(PeerMessage::Transfer(it)) => {
+                matches!(it, Transfer::Request { .. } | Transfer::Fetch { .. })
+            }
+            _ => false,
+        };
+        if let Some((.., other)) = out.messages.iter().find(|(.., it)| !only_follows(it)) {
+            return Err(format!("{at} observes, and says {other:?}"));
+        }
+        let Some((_, checkpoint)) = self.epochs.checkpoint() else { return Ok(()) };
+        let now = (list.epoch(), checkpoint.executed);
+        match self.read.replace(now.clone()) {
+            Some((epoch, before)) if epoch == now.0 && !now.1.includes(&before) => {
+                Err(format!("the state of {at} goes back from {before:?} to {:?}", now.1))
+            }
+            Some((epoch, _)) if epoch > now.0 => Err(format!("{at} goes back from {epoch}")),
+            _ => Ok(()),
+        }
+    }
+
     /// What it was told of the members of its list is remembered, through all epochs.
     fn check_memory(&self, at: Machine) -> Result<(), String> {
         let memory: BTreeMap<MemberId, Known> = self.epochs.memory().into_iter().collect();

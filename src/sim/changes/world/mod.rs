@@ -57,6 +57,8 @@ pub(super) struct World<P: Protocol> {
     plant: Option<Plant>,
     optimisations: Optimisations,
     retention: Retention,
+    /// How many instances each member keeps for observers.
+    kept_for_observers: usize,
     /// Disks are slow, and damaged now and then.
     rough: bool,
     now: Time,
@@ -121,6 +123,7 @@ impl<P: Protocol> World<P> {
             plant: None,
             optimisations: Optimisations { silent_orphans: false, reserved_slots: 2 },
             retention: Retention { volatile: false, keep: 1 << 10 },
+            kept_for_observers: 16,
             rough: false,
             now: Time::ZERO,
             hosts: BTreeMap::new(),

@@ -64,7 +64,7 @@ impl<P: Protocol> World<P> {
     ) -> Option<Message<P::Message>> {
         let live = self.hosts[&at].live.as_ref()?;
         let known = epoch.is_some_and(|epoch| live.epochs.list_of(epoch).is_some());
-        let always = !matches!(message, Message::Core(_));
+        let always = matches!(message, Message::Over { .. } | Message::Entered { .. });
         #[cfg(test)]
         let always = always || self.plant == Some(Plant::ActsOnOldFrames);
         (known || always).then(|| message.clone())
