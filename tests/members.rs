@@ -13,7 +13,7 @@ use common::machines::Machines;
 use common::{create, eventually, get, id, put, value};
 use isonomy::Replica;
 use isonomy::client::{Client, ClientConfig};
-use isonomy::machine::{Kv, KvOutput};
+use isonomy::machine::{Kv, KvCommand, KvOutput};
 use isonomy::node::{Fault, NotChanged, ProposeError, ProtocolKind, Rejected, Role, StartError};
 use isonomy::types::{Change, ClientId, Member, RequestId};
 
@@ -46,6 +46,21 @@ impl Cluster {
         &self.running[&number]
     }
 
+    /// Has a command executed by a replica, which may have met no quorum yet.
+    async fn done(&self, at: u32, command: KvCommand) -> KvOutput {
+        let mut output = None;
+        eventually("a quorum", async || {
+            match self.replica(at).propose(command.clone()).await {
+                Ok(answer) => output = Some(answer),
+                Err(ProposeError::Rejected(Rejected::NoQuorum(_))) => {}
+                Err(why) => panic!("{command:?}: {why}"),
+            }
+            output.is_some()
+        })
+        .await;
+        output.expect("it was executed")
+    }
+
     fn member(&self, number: u32) -> Member {
         let address = self.machines.addrs[number as usize - 1].into();
         Member { id: id(number), address, directory: 0 }
@@ -60,7 +75,8 @@ impl Cluster {
                 Err(
                     NotChanged::NotConnected(_)
                     | NotChanged::NotBegun(_)
-                    | NotChanged::NoQuorum { .. },
+                    | NotChanged::NoQuorum { .. }
+                    | NotChanged::Rejected(Rejected::NoQuorum(_)),
                 ) => {}
                 Err(why) => panic!("{change:?}: {why}"),
             }
@@ -135,7 +151,7 @@ async fn write(replicas: Vec<Replica<Kv>>, client: u64, stop: Arc<AtomicBool>) -
 async fn one_grows_to_five_and_shrinks_to_one() {
     for protocol in PROTOCOLS {
         let mut cluster = Cluster::start(protocol, 1, 5).await;
-        assert_eq!(cluster.replica(1).propose(put("k", "1")).await, Ok(KvOutput::Done));
+        assert_eq!(cluster.done(1, put("k", "1")).await, KvOutput::Done);
         for number in 2..=5 {
             cluster.run(number).await;
             // It is connected with those in its file.
@@ -143,8 +159,8 @@ async fn one_grows_to_five_and_shrinks_to_one() {
             assert_eq!(list, (1..=number).collect::<Vec<_>>());
             cluster.takes_part(number).await;
             let text = number.to_string();
-            assert_eq!(cluster.replica(number).propose(put("k", &text)).await, Ok(KvOutput::Done));
-            assert_eq!(cluster.replica(1).propose(get("k")).await, Ok(value(&text)));
+            assert_eq!(cluster.done(number, put("k", &text)).await, KvOutput::Done);
+            assert_eq!(cluster.done(1, get("k")).await, value(&text));
         }
         cluster.agree().await;
         for number in 1..=4 {
@@ -152,8 +168,8 @@ async fn one_grows_to_five_and_shrinks_to_one() {
             assert_eq!(list, (number + 1..=5).collect::<Vec<_>>());
             cluster.retired(number).await;
             let text = format!("without {number}");
-            assert_eq!(cluster.replica(5).propose(put("k", &text)).await, Ok(KvOutput::Done));
-            assert_eq!(cluster.replica(5).propose(get("k")).await, Ok(value(&text)));
+            assert_eq!(cluster.done(5, put("k", &text)).await, KvOutput::Done);
+            assert_eq!(cluster.done(5, get("k")).await, value(&text));
         }
     }
 }
@@ -178,12 +194,12 @@ async fn a_lost_machine_is_replaced_under_load_and_nothing_is_lost_or_done_twice
         let second = cluster.running.remove(&2).unwrap();
         second.kill();
         second.wait_stopped().await;
-        assert_eq!(cluster.replica(4).propose(put("after", "it")).await, Ok(KvOutput::Done));
+        assert_eq!(cluster.done(4, put("after", "it")).await, KvOutput::Done);
         stop.store(true, Ordering::Relaxed);
         for client in clients {
             let (rounds, key) = client.await.unwrap();
             if rounds > 0 {
-                assert_eq!(cluster.replica(4).propose(get(&key)).await, Ok(value("once")));
+                assert_eq!(cluster.done(4, get(&key)).await, value("once"));
             }
         }
         cluster.agree().await;
@@ -194,20 +210,20 @@ async fn a_lost_machine_is_replaced_under_load_and_nothing_is_lost_or_done_twice
 async fn members_come_back_into_the_epoch_that_they_were_in() {
     for protocol in PROTOCOLS {
         let mut cluster = Cluster::start(protocol, 3, 4).await;
-        assert_eq!(cluster.replica(1).propose(put("k", "v")).await, Ok(KvOutput::Done));
+        assert_eq!(cluster.done(1, put("k", "v")).await, KvOutput::Done);
         cluster.run(4).await;
         let change = Change::Replace { old: id(3), new: cluster.member(4) };
         assert_eq!(cluster.change(1, change).await, [1, 2, 4]);
         cluster.takes_part(4).await;
         cluster.retired(3).await;
-        assert_eq!(cluster.replica(4).propose(put("k", "w")).await, Ok(KvOutput::Done));
+        assert_eq!(cluster.done(4, put("k", "w")).await, KvOutput::Done);
         let all: Vec<_> = std::mem::take(&mut cluster.running).into_values().collect();
         cluster.machines.lose_power(all).await;
         // Their files still name the first members.
         for number in [1, 2, 4] {
             cluster.run(number).await;
         }
-        assert_eq!(cluster.replica(2).propose(get("k")).await, Ok(value("w")));
+        assert_eq!(cluster.done(2, get("k")).await, value("w"));
         let members = cluster.replica(1).members().await.unwrap();
         assert_eq!(members.list.unwrap().epoch(), 1);
         cluster.agree().await;
@@ -218,7 +234,7 @@ async fn members_come_back_into_the_epoch_that_they_were_in() {
 async fn a_replica_that_was_away_goes_on_in_the_present_epoch() {
     for protocol in PROTOCOLS {
         let mut cluster = Cluster::start(protocol, 5, 7).await;
-        assert_eq!(cluster.replica(1).propose(put("k", "v")).await, Ok(KvOutput::Done));
+        assert_eq!(cluster.done(1, put("k", "v")).await, KvOutput::Done);
         let away = cluster.running.remove(&3).unwrap();
         away.kill();
         away.wait_stopped().await;
@@ -230,7 +246,7 @@ async fn a_replica_that_was_away_goes_on_in_the_present_epoch() {
         }
         cluster.run(3).await;
         cluster.takes_part(3).await;
-        assert_eq!(cluster.replica(3).propose(get("k")).await, Ok(value("v")));
+        assert_eq!(cluster.done(3, get("k")).await, value("v"));
         let list = cluster.replica(3).members().await.unwrap().list.unwrap();
         assert_eq!(list.epoch(), 2);
         assert_eq!(list.position(id(2)), None);
