@@ -231,7 +231,7 @@ fn a_restored_applier_still_knows_who_was_served() {
     let longer = [&snapshot[..], &[0]].concat();
     assert!(Applier::<Kv>::restore(&longer).is_err(), "one byte too many");
     let mut newer = snapshot;
-    newer[0] = 5;
+    newer[0] = 6;
     let error = Applier::<Kv>::restore(&newer).expect_err("another version");
     assert_eq!(error.to_string(), "not a usable snapshot: version 6, not 2 to 5");
 }

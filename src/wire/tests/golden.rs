@@ -162,7 +162,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Cut { cut: deps() }, format!("1e {DEPS}")),
         said(Message::CutOk { cut: deps() }, format!("1f {DEPS}")),
     ];
-    all.into_iter().map(|(message, bytes)| (message, hex(&format!("03 00 00 {bytes}")))).collect()
+    all.into_iter().map(|(message, bytes)| (message, hex(&format!("02 00 00 {bytes}")))).collect()
 }
 
 /// One record of every kind, with its bytes.
@@ -364,7 +364,7 @@ fn the_epoch_and_the_position_stand_behind_the_version() {
     let (message, _) = messages().swap_remove(0);
     let frame = Frame { epoch: 300, held: LogPosition::new(301), message };
     let bytes = frame_bytes(&frame);
-    assert_eq!(bytes, hex("03 ac02 ad02 01 0200000001000000"));
+    assert_eq!(bytes, hex("02 ac02 ad02 01 0200000001000000"));
     assert_eq!(decode_peer::<Message>(bytes, &SMALL), Ok(frame));
 }
 

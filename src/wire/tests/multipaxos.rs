@@ -77,7 +77,7 @@ fn messages() -> Vec<(Peer, Bytes)> {
         (Message::Truncated { floor: 300 }, "3d ac02".to_owned()),
     ];
     let framed = all.into_iter().map(|(message, bytes)| {
-        (PeerMessage::Protocol(message), hex(&format!("03 ac02 00 {bytes}")))
+        (PeerMessage::Protocol(message), hex(&format!("02 ac02 00 {bytes}")))
     });
     framed.collect()
 }
