@@ -69,8 +69,8 @@ pub enum NotChanged {
         /// The members after the change.
         members: usize,
     },
-    /// A member runs a release that knows no observers, or has not been connected since this replica
-    /// was started.
+    /// A member runs a release that knows no observers, or has not been connected since this
+    /// replica was started.
     #[error(
         "{0} has not said that its release knows observers: upgrade it and let it connect, and \
          then add the first observer"

@@ -22,8 +22,8 @@
 //! second writes the new one. So an upgrade can be undone until the release after it is installed.
 //!
 //! Version 3 of the frames between replicas is the first that is agreed on, so later versions need
-//! not be known at both ends. It differs from version 2 where a list of members has observers. Version 3 of the frames of clients
-//! adds backups.
+//! not be known at both ends. It differs from version 2 where a list of members has observers.
+//! Version 3 of the frames of clients adds backups.
 
 use crate::types::Versions;
 

@@ -144,10 +144,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         let numbers = source.is_on_disk().then_some(next);
         let (tasks, work) = unbounded();
         let (tell, news) = unbounded();
-        let kept = match &store {
-            SnapshotStore::Memory => None,
-            SnapshotStore::Disk { snapshots, .. } => Some(snapshots.clone()),
-        };
+        let kept = store.on_disk();
         let limits = wire::Limits::new(replicas);
         let over = Arc::new(AtomicBool::new(false));
         let worker = SnapshotWorker {

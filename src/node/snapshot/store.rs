@@ -24,6 +24,14 @@ pub(in crate::node) struct Where {
 }
 
 impl SnapshotStore {
+    /// The snapshots in the data directory, if there is one.
+    pub(super) fn on_disk(&self) -> Option<Snapshots> {
+        match self {
+            SnapshotStore::Memory => None,
+            SnapshotStore::Disk { snapshots, .. } => Some(snapshots.clone()),
+        }
+    }
+
     /// Whether there is room for this many bytes beside what the log needs.
     pub(super) fn has_room(&self, bytes: u64) -> Result<(), StorageError> {
         match self {
