@@ -431,7 +431,11 @@ async fn stores_of_both_kinds_serve_each_other() {
     // On redb, from whichever offers first; then it goes on from its own disk.
     one.kill();
     one.wait_stopped().await;
-    fill(&two, 30..80).await;
+    // Enough that each of the others takes a snapshot of all of it meanwhile: it does once its log
+    // has grown by as much as its state.
+    for _ in 0..4 {
+        fill(&two, 30..80).await;
+    }
     let one = start!(Replica::builder_from(redb(1)), 1);
     check(&one, 0..80).await;
     let installed = async || one.metrics().await.unwrap().snapshots.installed > 0;
