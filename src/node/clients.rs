@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::error::{Rejected, SnapshotError};
+use super::fetched::Asker;
 use super::flow::{Flow, Kind};
-use super::lend::Asker;
 use super::members::NotChanged;
 use super::panics::lock;
 use super::pending::{ClientWaiter, Waiter, outcome};

@@ -16,7 +16,7 @@
 //!
 //! 1. what a user sees: `limits`, `poison`, `error`, `members`, `latency`, `metrics`, `status`;
 //! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`,
-//!    `lend`;
+//!    `fetched`;
 //! 3. what the threads share: `work`, `shared`;
 //! 4. each thread's own part: `apply`, `journal`, `records`, `reminder`, `snapshot`;
 //! 5. input from the network: `register`, `quotas`, `clients`, `inbox`;
@@ -33,12 +33,12 @@ mod clock;
 #[cfg(feature = "authority")]
 mod cluster;
 mod error;
+mod fetched;
 mod flow;
 mod inbox;
 mod inspect;
 mod journal;
 mod latency;
-mod lend;
 mod limits;
 mod meeting;
 mod members;
@@ -102,7 +102,7 @@ use crate::machine::{Given, MachineSource, StateMachine, decode, encode};
 use crate::types::{
     Change, ClientId, Consistency, Era, InstanceId, MemberId, Membership, Numbering, RequestId,
 };
-use lend::Asker;
+use fetched::Asker;
 use panics::lock;
 use pending::{Answer, Waiter};
 use shared::{Question, ReplicaShared};

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::clock::Clock;
 use super::error::{Fault, ProposeError, Rejected, Unknown};
-use super::lend::{Asker, Wanted};
+use super::fetched::{Asker, Wanted};
 use super::limits::Limits;
 use super::members::ChangeAsker;
 use super::metrics::Metrics;

@@ -16,7 +16,7 @@ use super::error::BackupError;
 use super::file::{Head, Unfinished};
 use super::{Backup, Source};
 use crate::node::error::{ProposeError, SnapshotError};
-use crate::node::lend::{Asker, Wanted};
+use crate::node::fetched::{Asker, Wanted};
 use crate::node::pending::{Entered, Waiter};
 use crate::node::shared::{Question, ReplicaShared};
 use crate::protocol::UnknownProtocol;

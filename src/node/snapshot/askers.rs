@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::Snapshots;
 use super::worker::Task;
 use crate::node::error::SnapshotError;
-use crate::node::lend::{Asker, Wanted};
+use crate::node::fetched::{Asker, Wanted};
 use crate::node::status::NodeProtocol;
 use crate::replica::OwnSnapshot;
 use crate::storage::SnapshotInfo;
@@ -27,7 +27,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         let now = self.shared.clock.now();
         match &asker {
             Asker::Snapshot(_) if self.store.is_none() => asker.refuse(SnapshotError::InMemory),
-            Asker::Backup(_) if !self.lent.has_room(now) => asker.refuse(SnapshotError::Busy),
+            Asker::Backup(_) if !self.fetched.has_room(now) => asker.refuse(SnapshotError::Busy),
             _ => self.next_askers.push(asker),
         }
     }
@@ -81,7 +81,7 @@ impl<P: NodeProtocol> Snapshots<P> {
 
     fn offer(&mut self, now: Time, own: &OwnSnapshot, borrower: Borrower) {
         let Borrower { asker, list, position } = borrower;
-        self.lent.keep(own.id, own.bytes, now);
+        self.fetched.keep(own.id, own.bytes, now);
         let _ = asker.send(Ok(Offer {
             replica: self.shared.id,
             protocol: P::NAME.to_owned(),
@@ -95,7 +95,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     /// Reads a part of a snapshot that is kept.
     pub(in crate::node) fn fetch(&mut self, wanted: Wanted) {
         // Dropping the caller tells it that the snapshot is gone.
-        if self.lent.may_read(&wanted, self.shared.clock.now()) {
+        if self.fetched.may_read(&wanted, self.shared.clock.now()) {
             // If the worker has ended, it has panicked, and the replica stops.
             let _ = self.tasks.send(Task::Fetch(wanted));
         }

@@ -28,8 +28,8 @@ use tracing::{info, warn};
 use self::askers::Borrower;
 use crate::machine::{Frozen, Machines, StateMachine};
 use crate::node::error::SnapshotError;
+use crate::node::fetched::{Asker, Fetched};
 use crate::node::journal::Journal;
-use crate::node::lend::{Asker, Lent};
 use crate::node::metrics::SnapshotMetrics;
 use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
@@ -116,7 +116,8 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     next_askers: Vec<Asker>,
     /// Those who wait for a copy of the last snapshot.
     borrowers: Vec<Borrower>,
-    lent: Lent,
+    /// The snapshots that are fetched for backups.
+    fetched: Fetched,
     reminder: Reminder,
     metrics: SnapshotMetrics,
 }
@@ -199,7 +200,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             askers: Vec::new(),
             next_askers: Vec::new(),
             borrowers: Vec::new(),
-            lent: Lent::default(),
+            fetched: Fetched::default(),
             reminder: Reminder::default(),
             metrics,
         })
@@ -436,9 +437,9 @@ impl<P: NodeProtocol> Snapshots<P> {
 
     /// Releases snapshots that nobody reads any more.
     pub(super) fn look_after(&mut self, epochs: &Epochs<P>) {
-        let (tasks, lent, now) = (&self.tasks, &self.lent, self.shared.clock.now());
+        let (tasks, fetched, now) = (&self.tasks, &self.fetched, self.shared.clock.now());
         self.offered.retain(|id| {
-            let served = epochs.serves(*id) || lent.keeps(*id, now);
+            let served = epochs.serves(*id) || fetched.keeps(*id, now);
             if !served {
                 let _ = tasks.send(Task::LetGo(*id));
             }

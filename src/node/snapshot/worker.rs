@@ -23,7 +23,7 @@ use super::lend::{Lender, Lending, Lent, Loan};
 use super::store::{SnapshotStore, spare};
 use crate::machine::{Frozen, MachineSource, StateMachine, write_reference};
 use crate::node::error::{Fault, SnapshotError};
-use crate::node::lend::Wanted;
+use crate::node::fetched::Wanted;
 use crate::node::panics::panic_text;
 use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};

@@ -46,7 +46,7 @@ pub(super) struct Wanted {
 
 /// The snapshots that are kept.
 #[derive(Default)]
-pub(super) struct Lent {
+pub(super) struct Fetched {
     snapshots: Vec<Kept>,
 }
 
@@ -59,7 +59,7 @@ struct Kept {
     is_read: bool,
 }
 
-impl Lent {
+impl Fetched {
     /// Whether another snapshot may be kept.
     pub(super) fn has_room(&mut self, now: Time) -> bool {
         self.let_go(now);
@@ -118,18 +118,18 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_kept_while_it_is_read_and_a_while_longer() {
-        let mut lent = Lent::default();
-        lent.keep(SnapshotId(1), 10, at(0));
-        assert!(lent.may_read(&part(1, 0, 4), at(59)));
-        assert!(lent.keeps(SnapshotId(1), at(118)) && !lent.keeps(SnapshotId(1), at(119)));
-        assert!(!lent.may_read(&part(1, 4, 4), at(119)), "it was not read for too long");
-        assert!(!lent.may_read(&part(2, 0, 4), at(0)), "there is no such snapshot");
+        let mut fetched = Fetched::default();
+        fetched.keep(SnapshotId(1), 10, at(0));
+        assert!(fetched.may_read(&part(1, 0, 4), at(59)));
+        assert!(fetched.keeps(SnapshotId(1), at(118)) && !fetched.keeps(SnapshotId(1), at(119)));
+        assert!(!fetched.may_read(&part(1, 4, 4), at(119)), "it was not read for too long");
+        assert!(!fetched.may_read(&part(2, 0, 4), at(0)), "there is no such snapshot");
     }
 
     #[test]
     fn only_what_is_inside_is_read_and_not_too_much_at_once() {
-        let mut lent = Lent::default();
-        lent.keep(SnapshotId(1), 1 << 30, at(0));
+        let mut fetched = Fetched::default();
+        fetched.keep(SnapshotId(1), 1 << 30, at(0));
         for (offset, bytes, may) in [
             (0, MAX_PART, true),
             (0, MAX_PART + 1, false),
@@ -138,22 +138,26 @@ mod tests {
             ((1 << 30) - 1, 1, true),
             (u64::MAX, 1, false),
         ] {
-            assert_eq!(lent.may_read(&part(1, offset, bytes), at(1)), may, "{bytes} at {offset}");
+            assert_eq!(
+                fetched.may_read(&part(1, offset, bytes), at(1)),
+                may,
+                "{bytes} at {offset}"
+            );
         }
     }
 
     #[test]
     fn no_more_are_kept_than_are_read_at_a_time() {
-        let mut lent = Lent::default();
+        let mut fetched = Fetched::default();
         for id in [1, 2] {
-            assert!(lent.has_room(at(0)));
-            lent.keep(SnapshotId(id), 10, at(0));
+            assert!(fetched.has_room(at(0)));
+            fetched.keep(SnapshotId(id), 10, at(0));
         }
-        assert!(!lent.has_room(at(0)));
-        assert!(lent.may_read(&part(1, 0, 10), at(1)), "this one is read to its end");
-        assert!(lent.has_room(at(1)) && lent.keeps(SnapshotId(1), at(1)));
-        lent.keep(SnapshotId(3), 10, at(1));
-        assert!(!lent.keeps(SnapshotId(1), at(1)), "its room is needed");
-        assert!(!lent.has_room(at(1)) && lent.has_room(at(61)));
+        assert!(!fetched.has_room(at(0)));
+        assert!(fetched.may_read(&part(1, 0, 10), at(1)), "this one is read to its end");
+        assert!(fetched.has_room(at(1)) && fetched.keeps(SnapshotId(1), at(1)));
+        fetched.keep(SnapshotId(3), 10, at(1));
+        assert!(!fetched.keeps(SnapshotId(1), at(1)), "its room is needed");
+        assert!(!fetched.has_room(at(1)) && fetched.has_room(at(61)));
     }
 }
