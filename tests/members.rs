@@ -4,66 +4,24 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::machines::Machines;
+use common::members::Cluster;
 use common::{create, eventually, get, id, put, value};
 use isonomy::Replica;
 use isonomy::client::{Client, ClientConfig};
-use isonomy::machine::{Kv, KvCommand, KvOutput};
+use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::{Fault, NotChanged, ProposeError, ProtocolKind, Rejected, Role, StartError};
-use isonomy::types::{Change, ClientId, Member, RequestId};
-
-const PROTOCOLS: [ProtocolKind; 4] =
-    [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos, ProtocolKind::FastPaxos, ProtocolKind::Paxos];
-
-/// A cluster whose first members are the first few of its machines; the others join later.
-struct Cluster {
-    machines: Machines,
-    running: BTreeMap<u32, Replica<Kv>>,
-}
+use isonomy::types::{Change, ClientId, RequestId};
 
 impl Cluster {
     async fn start(protocol: ProtocolKind, members: u32, machines: u32) -> Cluster {
         let mut machines = Machines::new(u64::from(machines));
         (machines.protocol, machines.founders) = (protocol, members);
-        let mut cluster = Cluster { machines, running: BTreeMap::new() };
-        for number in 1..=members {
-            cluster.run(number).await;
-        }
-        cluster
-    }
-
-    async fn run(&mut self, number: u32) {
-        let replica = self.machines.start(number).await;
-        self.running.insert(number, replica);
-    }
-
-    fn replica(&self, number: u32) -> &Replica<Kv> {
-        &self.running[&number]
-    }
-
-    /// Has a command executed by a replica, which may have met no quorum yet.
-    async fn done(&self, at: u32, command: KvCommand) -> KvOutput {
-        let mut output = None;
-        eventually("a quorum", async || {
-            match self.replica(at).propose(command.clone()).await {
-                Ok(answer) => output = Some(answer),
-                Err(ProposeError::Rejected(Rejected::NoQuorum(_))) => {}
-                Err(why) => panic!("{command:?}: {why}"),
-            }
-            output.is_some()
-        })
-        .await;
-        output.expect("it was executed")
-    }
-
-    fn member(&self, number: u32) -> Member {
-        let address = self.machines.addrs[number as usize - 1].into();
-        Member { id: id(number), address, directory: 0 }
+        Cluster::begin(machines).await
     }
 
     /// Asks a replica for a change until it is made or refused for good.
@@ -149,7 +107,7 @@ async fn write(replicas: Vec<Replica<Kv>>, client: u64, stop: Arc<AtomicBool>) -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_grows_to_five_and_shrinks_to_one() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 1, 5).await;
         assert_eq!(cluster.done(1, put("k", "1")).await, KvOutput::Done);
         for number in 2..=5 {
@@ -176,7 +134,7 @@ async fn one_grows_to_five_and_shrinks_to_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_machine_is_replaced_under_load_and_nothing_is_lost_or_done_twice() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 3, 4).await;
         let stop = Arc::new(AtomicBool::new(false));
         let living: Vec<_> = [1, 2].map(|number| cluster.replica(number).clone()).into();
@@ -208,7 +166,7 @@ async fn a_lost_machine_is_replaced_under_load_and_nothing_is_lost_or_done_twice
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_back_into_the_epoch_that_they_were_in() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 3, 4).await;
         assert_eq!(cluster.done(1, put("k", "v")).await, KvOutput::Done);
         cluster.run(4).await;
@@ -232,7 +190,7 @@ async fn members_come_back_into_the_epoch_that_they_were_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_away_goes_on_in_the_present_epoch() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 5, 7).await;
         assert_eq!(cluster.done(1, put("k", "v")).await, KvOutput::Done);
         let away = cluster.running.remove(&3).unwrap();

@@ -5,53 +5,25 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
 use common::machines::Machines;
+use common::members::Cluster;
 use common::{eventually, get, id, put, value};
-use isonomy::Replica;
-use isonomy::machine::{Kv, KvOutput};
-use isonomy::node::{Fault, NotChanged, ProposeError, ProtocolKind, Rejected, Role};
-use isonomy::types::{Change, Consistency, Member};
-
-const PROTOCOLS: [ProtocolKind; 4] =
-    [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos, ProtocolKind::FastPaxos, ProtocolKind::Paxos];
-
-/// Three members; the machines after them join later.
-struct Cluster {
-    machines: Machines,
-    running: BTreeMap<u32, Replica<Kv>>,
-}
+use isonomy::machine::KvOutput;
+use isonomy::node::{Fault, NotChanged, ProtocolKind, Rejected, Role};
+use isonomy::types::{Change, Consistency};
 
 impl Cluster {
+    /// Three members; the machines after them join later.
     async fn start(protocol: ProtocolKind, machines: u64, durable: bool) -> Cluster {
         let mut machines = Machines::new(machines);
         (machines.protocol, machines.founders, machines.durable) = (protocol, 3, durable);
-        let mut cluster = Cluster { machines, running: BTreeMap::new() };
-        for number in 1..=3 {
-            cluster.run(number).await;
-        }
-        cluster
-    }
-
-    async fn run(&mut self, number: u32) {
-        let replica = self.machines.start(number).await;
-        self.running.insert(number, replica);
+        Cluster::begin(machines).await
     }
 
     async fn kill(&mut self, number: u32) {
         let replica = self.running.remove(&number).expect("it runs");
         replica.kill();
         replica.wait_stopped().await;
-    }
-
-    fn replica(&self, number: u32) -> &Replica<Kv> {
-        &self.running[&number]
-    }
-
-    fn member(&self, number: u32) -> Member {
-        let address = self.machines.addrs[number as usize - 1].into();
-        Member { id: id(number), address, directory: 0 }
     }
 
     async fn change(&self, at: u32, change: Change) {
@@ -90,15 +62,7 @@ impl Cluster {
     }
 
     async fn write(&self, at: u32, key: &str, text: &str) {
-        let replica = self.replica(at);
-        eventually("a quorum", async || match replica.propose(put(key, text)).await {
-            Err(ProposeError::Rejected(Rejected::NoQuorum(_))) => false,
-            other => {
-                assert_eq!(other, Ok(KvOutput::Done));
-                true
-            }
-        })
-        .await;
+        assert_eq!(self.done(at, put(key, text)).await, KvOutput::Done);
     }
 
     /// A local read sees the value sooner or later.
@@ -126,7 +90,7 @@ impl Cluster {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_follows_whoever_is_left_and_ends_when_it_is_removed() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 4, true).await;
         cluster.write(1, "before", "it was there").await;
         cluster.observe(4).await;
@@ -180,7 +144,7 @@ async fn an_observer_follows_whoever_is_left_and_ends_when_it_is_removed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_and_changes_need_no_observer() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 6, false).await;
         cluster.observe(4).await;
         cluster.observe(5).await;
@@ -204,7 +168,7 @@ async fn writes_and_changes_need_no_observer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_that_is_promoted_votes() {
-    for protocol in PROTOCOLS {
+    for &protocol in ProtocolKind::ALL {
         let mut cluster = Cluster::start(protocol, 5, true).await;
         cluster.write(1, "k", "before").await;
         cluster.observe(4).await;

@@ -5,6 +5,7 @@
 
 pub mod changes;
 pub mod machines;
+pub mod members;
 pub mod processes;
 pub mod recorded;
 
